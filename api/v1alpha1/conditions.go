@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package v1alpha1
+
+// Every condition type and reason of Isthmus's own is here; those of the Gateway API and of the
+// Multi-Cluster Services API are used under their upstream names.
+
+// Condition types of a MemberCluster.
+const (
+	// MemberConnected is True while the member's API server answers with the given credentials.
+	MemberConnected = "Connected"
+	// MemberSynced is True once the caches of the member have been filled. While it is not True nothing is
+	// withdrawn on the member's behalf.
+	MemberSynced = "Synced"
+	// MemberMeshReady is True when the member's east-west gateway is programmed and has an address.
+	MemberMeshReady = "MeshReady"
+)
+
+// Reasons of a MemberCluster's conditions.
+const (
+	ReasonConnected          = "Connected"
+	ReasonConnecting         = "Connecting"
+	ReasonSecretNotFound     = "SecretNotFound"
+	ReasonInvalidKubeconfig  = "InvalidKubeconfig"
+	ReasonUnsafeKubeconfig   = "UnsafeKubeconfig"
+	ReasonUnreachable        = "Unreachable"
+	ReasonUnauthorized       = "Unauthorized"
+	ReasonForbidden          = "Forbidden"
+	ReasonSynced             = "Synced"
+	ReasonSyncing            = "Syncing"
+	ReasonMissingKinds       = "MissingKinds"
+	ReasonMeshReady          = "MeshReady"
+	ReasonNamespaceMissing   = "NamespaceMissing"
+	ReasonGatewayPending     = "GatewayPending"
+	ReasonWriteFailed        = "WriteFailed"
+	ReasonUnknownMemberState = "NotConnected"
+	ReasonCleanupPending     = "CleanupPending"
+)
+
+// Condition types and reasons of a TrafficDistributionPolicy, beside the upstream Accepted.
+const (
+	// PolicyClustersResolved is False while the policy names a cluster that is not a MemberCluster.
+	PolicyClustersResolved    = "ClustersResolved"
+	ReasonClustersResolved    = "ClustersResolved"
+	ReasonUnknownCluster      = "UnknownCluster"
+	ReasonOverriddenByOlder   = "Conflicted"
+	ReasonPolicyTargetMissing = "TargetNotFound"
+)
+
+// Condition types of a hub route's parent status, beside the upstream Accepted and ResolvedRefs.
+const (
+	// RouteProgrammed is True when every member has accepted the newest plan of the route.
+	RouteProgrammed = "Programmed"
+	// RouteTrafficShifted is True while some share of the route is not where its intent says, and says why.
+	RouteTrafficShifted = "TrafficShifted"
+)
+
+// Reasons of a hub route's and a RoutePlan's conditions.
+const (
+	ReasonProgrammed           = "Programmed"
+	ReasonPending              = "Pending"
+	ReasonMemberRefused        = "MemberRefused"
+	ReasonAsIntended           = "AsIntended"
+	ReasonFailedOver           = "FailedOver"
+	ReasonNoFitCluster         = "NoFitCluster"
+	ReasonImportNotFound       = "BackendNotFound"
+	ReasonForeignObject        = "ForeignObject"
+	ReasonMemberUnreachable    = "MemberUnreachable"
+	ReasonUnsupported          = "Unsupported"
+	ReasonTooManyBackends      = "TooManyBackends"
+	ReasonNoMembers            = "NoMembers"
+	ReasonParametersNotAllowed = "InvalidParameters"
+)
+
+// Condition types of a RoutePlan.
+const (
+	// PlanWritten is True when the member holds the object as planned.
+	PlanWritten = "Written"
+	// PlanProgrammed is True when the member's own controller has accepted that object.
+	PlanProgrammed = "Programmed"
+)
+
+// Reasons of a single weight in a RoutePlan. They are the vocabulary of "why does this cluster get this share".
+const (
+	WeightByPolicy    = "Policy"     // the policy's weight, re-normalised over the fit clusters
+	WeightLocal       = "Local"      // the cluster that the request entered
+	WeightSameZone    = "SameZone"   // the nearest fit cluster: same zone
+	WeightSameRegion  = "SameRegion" // the nearest fit cluster: same region
+	WeightAnywhere    = "Anywhere"   // no nearer cluster is fit
+	WeightStandby     = "Standby"    // fit, listed at weight 0 so that an emergency is one write
+	WeightUnfit       = "Unfit"      // at weight 0 because the verdict is Unfit
+	WeightHeld        = "Held"       // the last good split, kept because no cluster is fit
+	WeightResolving   = "Resolving"  // new in the member: weight follows once the member has resolved it
+	WeightWithdrawing = "Withdrawn"  // no longer exported: at 0 until the member has confirmed it
+	WeightNotListed   = "NotListed"  // the policy gives this cluster no share
+)

@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package v1alpha1
+
+// Names by which Isthmus marks and finds what it wrote. They are part of the API: changing one orphans objects.
+const (
+	// ControllerName is the GatewayClass controllerName that Isthmus answers to, and the name under which it
+	// reports in route and policy status.
+	ControllerName = "isthmus.dev/federation-controller"
+	// FieldOwner is the field manager of every write to a member.
+	FieldOwner = "isthmus"
+	// SystemNamespace holds what belongs to Isthmus itself, in the hub and in each member.
+	SystemNamespace = "isthmus-system"
+
+	// LabelManagedBy marks each object that Isthmus wrote in a member. An object without it is never changed.
+	LabelManagedBy = "app.kubernetes.io/managed-by"
+	// ManagedBy is the value of LabelManagedBy.
+	ManagedBy = "isthmus"
+	// LabelOwner is the key of the hub object for which a member's object was written:
+	// "<noun>.<hash of namespace/name>". Pruning selects by it.
+	LabelOwner = "isthmus.dev/owner"
+	// LabelCluster names the member cluster that an endpoint or a backend stands for.
+	LabelCluster = "isthmus.dev/cluster"
+	// LabelRoute and LabelMember find the RoutePlans of a route and of a member.
+	LabelRoute  = "isthmus.dev/route"
+	LabelMember = "isthmus.dev/member"
+
+	// AnnotationOwner is the readable form of LabelOwner: "<noun>/<namespace>/<name>".
+	AnnotationOwner = "isthmus.dev/owner"
+	// AnnotationPlan is the hash of what was last written, so that an unchanged plan writes nothing.
+	AnnotationPlan = "isthmus.dev/plan"
+	// AnnotationEpoch is the epoch of the leader that wrote the object. A member refuses a lower one.
+	AnnotationEpoch = "isthmus.dev/epoch"
+
+	// FinalizerMember keeps a MemberCluster until its contribution has been withdrawn.
+	FinalizerMember = "isthmus.dev/member"
+	// FinalizerRoute keeps a hub object until the members no longer hold what was written for it.
+	FinalizerRoute = "isthmus.dev/route"
+)

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package v1alpha1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// RoutePlan says what was decided for one route in one member: every weight with its reason, and whether the
+// member has programmed it. It is written by Isthmus alone, named "<kind>-<route>-<member>" and owned by the
+// route. It has no spec, since it decides nothing; it also remembers the last good split.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:resource:shortName=rp,categories=isthmus
+// +kubebuilder:subresource:status
+// +kubebuilder:printcolumn:name="Route",type=string,JSONPath=`.status.route`
+// +kubebuilder:printcolumn:name="Member",type=string,JSONPath=`.status.member`
+// +kubebuilder:printcolumn:name="Split",type=string,JSONPath=`.status.summary`
+// +kubebuilder:printcolumn:name="Programmed",type=string,JSONPath=`.status.conditions[?(@.type=="Programmed")].status`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+type RoutePlan struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	Status RoutePlanStatus `json:"status,omitempty"`
+}
+
+// RoutePlanList is a list of RoutePlans.
+//
+// +kubebuilder:object:root=true
+type RoutePlanList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []RoutePlan `json:"items"`
+}
+
+// RoutePlanStatus is the decision and how far it has come.
+type RoutePlanStatus struct {
+	// Route is "<kind>/<name>" of the hub route.
+	// +optional
+	Route string `json:"route,omitempty"`
+	// Member is the name of the MemberCluster in which the route was planned.
+	// +optional
+	Member string `json:"member,omitempty"`
+	// ObservedGeneration of the hub route that was planned.
+	// +optional
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+	// Summary is the split in one line, such as "eks 80.00% gke 20.00%".
+	// +optional
+	Summary string `json:"summary,omitempty"`
+	// Rules of the route in their order.
+	// +optional
+	// +listType=atomic
+	Rules []PlannedRule `json:"rules,omitempty"`
+	// Conditions: Written, Programmed.
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+}
+
+// PlannedRule is the split of one rule.
+type PlannedRule struct {
+	// Name of the rule, or its index where it has none.
+	Name string `json:"name"`
+	// Policy that decided the distribution, namespace/name; empty where the default holds.
+	// +optional
+	Policy string `json:"policy,omitempty"`
+	// Backends in the order in which they are written.
+	// +optional
+	// +listType=atomic
+	Backends []PlannedBackend `json:"backends,omitempty"`
+}
+
+// PlannedBackend is the weight of one (import, cluster) and why.
+type PlannedBackend struct {
+	// Import is namespace/name of the ServiceImport; empty for a backend that is passed through as written.
+	// +optional
+	Import string `json:"import,omitempty"`
+	// Port of the import.
+	// +optional
+	Port int32 `json:"port,omitempty"`
+	// Cluster that serves this share.
+	// +optional
+	Cluster string `json:"cluster,omitempty"`
+	// Weight as written in the member.
+	Weight int32 `json:"weight"`
+	// Verdict on the service in that cluster: Fit, Unfit or Unknown.
+	// +optional
+	Verdict string `json:"verdict,omitempty"`
+	// Reason for the weight, one of the Weight… constants.
+	// +optional
+	Reason string `json:"reason,omitempty"`
+	// Message says it in words.
+	// +optional
+	Message string `json:"message,omitempty"`
+}
