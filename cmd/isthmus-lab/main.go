@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+// Command isthmus-lab runs real clusters on one Linux machine, without containers: a hub and members
+// with their own control planes, Istio and Envoy. It is what `make lab` calls.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"isthmus.dev/isthmus/test/lab/node"
+)
+
+func main() {
+	// The entry of a container's process comes before everything else: it lives in namespaces of
+	// its own and must start neither flags nor signal handlers.
+	if len(os.Args) > 1 && os.Args[1] == "container-init" {
+		node.ContainerMain()
+		return
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := command().ExecuteContext(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "isthmus-lab: "+err.Error())
+		stop()
+		os.Exit(1) //nolint:gocritic // stop has run
+	}
+}
+
+func command() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "isthmus-lab",
+		Short:         "Real clusters on one Linux machine, without containers",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	root.AddCommand(toolsCommand(), nodeAgentCommand())
+	return root
+}
