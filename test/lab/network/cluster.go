@@ -10,9 +10,11 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 )
 
 // Up creates the backbone and the networks of the clusters. What exists already is kept, so that it
@@ -51,12 +53,34 @@ func Down() error {
 	names, err := Namespaces(Prefix)
 	errs = append(errs, err)
 	for _, name := range names {
-		errs = append(errs, removeNamespace(name))
+		if !strings.HasPrefix(name, TestPrefix) {
+			errs = append(errs, removeNamespace(name))
+		}
 	}
 	links, err := Links()
 	errs = append(errs, err)
 	for _, name := range links {
 		errs = append(errs, removeLink(name))
+	}
+	return errors.Join(errs...)
+}
+
+// Remove takes the networks of some clusters away, and the backbone with the last of them.
+func Remove(clusters []Cluster) error {
+	var errs []error
+	for _, c := range clusters {
+		errs = append(errs, removeNamespace(c.NetNS), removeLink(c.Link))
+		if backbone, err := netlink.LinkByName(Backbone); err == nil {
+			route := &netlink.Route{LinkIndex: backbone.Attrs().Index, Dst: ipNet(c.LoadBalancers), Gw: c.Node.Addr().AsSlice()}
+			if err := netlink.RouteDel(route); err != nil && !errors.Is(err, unix.ESRCH) {
+				errs = append(errs, err)
+			}
+		}
+	}
+	names, err := Namespaces(Prefix)
+	errs = append(errs, err)
+	if len(names) == 0 {
+		errs = append(errs, removeLink(Backbone))
 	}
 	return errors.Join(errs...)
 }
@@ -70,7 +94,7 @@ func Links() ([]string, error) {
 	var names []string
 	for _, l := range links {
 		name := l.Attrs().Name
-		if name == Backbone || len(name) > len(Prefix) && name[:len(Prefix)] == Prefix {
+		if name == Backbone || strings.HasPrefix(name, Prefix) && !strings.HasPrefix(name, TestPrefix) {
 			names = append(names, name)
 		}
 	}

@@ -25,6 +25,8 @@ const (
 	Prefix = "isl-"
 	// PodPrefix starts the name of every pod's namespace.
 	PodPrefix = Prefix + "p-"
+	// TestPrefix starts the names that tests use beside a running lab: `down` leaves them alone.
+	TestPrefix = Prefix + "test-"
 	// Backbone is the bridge in the host's namespace.
 	Backbone = "isl0"
 	// PodBridge is the bridge of a cluster's pods, in the cluster's namespace.
