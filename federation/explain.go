@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package federation
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"isthmus.dev/isthmus/api/v1alpha1"
+)
+
+// Outcome is how far a member has come with the newest plan of a route.
+type Outcome struct {
+	// Problem is why the plan is not in the member, as a condition; nil when it is.
+	Problem *metav1.Condition
+}
+
+// RouteReport is what is said of a plan, in the hub.
+type RouteReport struct {
+	// Plans is the status of each member's RoutePlan.
+	Plans map[string]v1alpha1.RoutePlanStatus
+	// Conditions of the route for each of its parents: ResolvedRefs, Programmed, TrafficShifted.
+	Conditions []metav1.Condition
+}
+
+// ReportRoute says what a plan is and how far it has come.
+func ReportRoute(s RouteSnapshot, plan RoutePlan, outcomes map[string]Outcome) RouteReport {
+	report := RouteReport{Plans: map[string]v1alpha1.RoutePlanStatus{}}
+	for _, m := range s.Members {
+		if planned := plan.Members[m.Name]; planned.Object != nil || planned.Refused.Type != "" {
+			report.Plans[m.Name] = planStatus(s.Route, m, planned, outcomes[m.Name])
+		}
+	}
+	report.Conditions = []metav1.Condition{plan.ResolvedRefs, routeProgrammed(s, report.Plans), trafficShifted(s, plan)}
+	for i := range report.Conditions {
+		report.Conditions[i].ObservedGeneration = s.Route.Generation
+	}
+	return report
+}
+
+func planStatus(route *gatewayv1.HTTPRoute, m RouteMember, planned MemberRoute, outcome Outcome) v1alpha1.RoutePlanStatus {
+	status := v1alpha1.RoutePlanStatus{Route: "HTTPRoute/" + route.Name, Member: m.Name,
+		ObservedGeneration: route.Generation, Rules: planned.Rules}
+	written := condition(v1alpha1.PlanWritten, metav1.ConditionTrue, v1alpha1.PlanWritten, "the member holds the route as planned")
+	switch {
+	case planned.Refused.Type != "":
+		// What the member holds stays, so what was last decided is still what is in force.
+		written, status.Rules = planned.Refused, m.Last
+	case outcome.Problem != nil:
+		written = *outcome.Problem
+		written.Type, written.Status = v1alpha1.PlanWritten, metav1.ConditionFalse
+	}
+	status.Summary = summarize(status.Rules)
+	status.Conditions = []metav1.Condition{planProgrammed(m, written), written}
+	for i := range status.Conditions {
+		status.Conditions[i].ObservedGeneration = route.Generation
+	}
+	return status
+}
+
+// planProgrammed is what the member's own controller says of its route.
+func planProgrammed(m RouteMember, written metav1.Condition) metav1.Condition {
+	no := func(reason, message string) metav1.Condition {
+		return condition(v1alpha1.PlanProgrammed, metav1.ConditionFalse, reason, message)
+	}
+	switch {
+	case written.Status != metav1.ConditionTrue:
+		return no(written.Reason, written.Message)
+	case m.Observed == nil || !processed(m.Observed):
+		return no(v1alpha1.ReasonPending, "the member's controller has not looked at the newest route yet")
+	}
+	for _, p := range m.Observed.Status.Parents {
+		for _, kind := range []gatewayv1.RouteConditionType{gatewayv1.RouteConditionAccepted, gatewayv1.RouteConditionResolvedRefs} {
+			if c := findCondition(p.Conditions, string(kind)); c != nil && c.Status == metav1.ConditionFalse {
+				return no(v1alpha1.ReasonMemberRefused, fmt.Sprintf("the member's controller says %s=False (%s): %s", kind, c.Reason, c.Message))
+			}
+		}
+	}
+	return condition(v1alpha1.PlanProgrammed, metav1.ConditionTrue, v1alpha1.ReasonProgrammed, "accepted by the member's controller")
+}
+
+func summarize(rules []v1alpha1.PlannedRule) string {
+	var parts []string
+	for _, r := range rules {
+		if len(r.Backends) == 0 {
+			continue
+		}
+		var clusters []string
+		var weights []int32
+		for _, b := range r.Backends {
+			clusters, weights = append(clusters, nameOf(b)), append(weights, b.Weight)
+		}
+		text := Summary(clusters, weights)
+		if len(rules) > 1 {
+			text = r.Name + ": " + text
+		}
+		parts = append(parts, text)
+	}
+	return strings.Join(parts, "; ")
+}
+
+func nameOf(b v1alpha1.PlannedBackend) string {
+	switch {
+	case b.Cluster != "":
+		return b.Cluster
+	case b.Import != "":
+		return "unresolved"
+	}
+	return "as-written"
+}
+
+// routeProgrammed is True when every member has accepted the newest plan.
+func routeProgrammed(s RouteSnapshot, plans map[string]v1alpha1.RoutePlanStatus) metav1.Condition {
+	if len(s.Members) == 0 {
+		return condition(v1alpha1.RouteProgrammed, metav1.ConditionFalse, v1alpha1.ReasonNoMembers, "there is no MemberCluster: join one")
+	}
+	reason, waiting := "", []string{}
+	for _, m := range s.Members {
+		plan, planned := plans[m.Name]
+		if !planned {
+			continue
+		}
+		if c := findCondition(plan.Conditions, v1alpha1.PlanProgrammed); c.Status != metav1.ConditionTrue {
+			// A reason that needs a person beats one that only needs a moment.
+			if reason == "" || reason == v1alpha1.ReasonPending {
+				reason = c.Reason
+			}
+			waiting = append(waiting, m.Name+": "+c.Message)
+		}
+	}
+	if len(waiting) > 0 {
+		return condition(v1alpha1.RouteProgrammed, metav1.ConditionFalse, reason, strings.Join(waiting, "; "))
+	}
+	return condition(v1alpha1.RouteProgrammed, metav1.ConditionTrue, v1alpha1.ReasonProgrammed, "accepted by every member's controller")
+}
+
+// trafficShifted is True while clusters take no share, or hold one, because of their health.
+func trafficShifted(s RouteSnapshot, plan RoutePlan) metav1.Condition {
+	var unfit, held []string
+	for _, m := range s.Members {
+		for _, rule := range plan.Members[m.Name].Rules {
+			for _, b := range rule.Backends {
+				text := fmt.Sprintf("%s in %s: %s", b.Import, b.Cluster, b.Message)
+				switch {
+				case b.Reason == v1alpha1.WeightUnfit && !slices.Contains(unfit, text):
+					unfit = append(unfit, text)
+				case b.Reason == v1alpha1.WeightHeld && !slices.Contains(held, text):
+					held = append(held, text)
+				}
+			}
+		}
+	}
+	slices.Sort(unfit)
+	slices.Sort(held)
+	switch {
+	case len(held) > 0:
+		return condition(v1alpha1.RouteTrafficShifted, metav1.ConditionTrue, v1alpha1.ReasonNoFitCluster,
+			"no cluster is fit for some backends: "+strings.Join(held, "; "))
+	case len(unfit) > 0:
+		return condition(v1alpha1.RouteTrafficShifted, metav1.ConditionTrue, v1alpha1.ReasonFailedOver,
+			"the other clusters take the share of: "+strings.Join(unfit, "; "))
+	}
+	return condition(v1alpha1.RouteTrafficShifted, metav1.ConditionFalse, v1alpha1.ReasonAsIntended, "every share is where its intent says")
+}

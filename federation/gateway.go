@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package federation
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+)
+
+// maxAddresses is what a Gateway's status holds (Gateway API, GatewayStatus.addresses).
+const maxAddresses = 16
+
+// GatewaySnapshot is all that the plan of one hub Gateway depends on.
+type GatewaySnapshot struct {
+	Gateway *gatewayv1.Gateway
+	// Members sorted by name.
+	Members []GatewayMember
+	// Attached counts the routes that attach to each listener.
+	Attached map[gatewayv1.SectionName]int32
+}
+
+// GatewayMember is one member as the Gateway sees it.
+type GatewayMember struct {
+	Member
+	// HasNamespace is whether the member has the Gateway's namespace.
+	HasNamespace bool
+	// Observed is the Gateway that the member holds now; nil where it holds none.
+	Observed *gatewayv1.Gateway
+	// Problem is why the newest plan is not in the member; empty when it is.
+	Problem string
+}
+
+// GatewayPlan is what was decided for a hub Gateway.
+type GatewayPlan struct {
+	// Objects by member; nil where the member is to hold none.
+	Objects map[string]*gatewayv1.Gateway
+	// Status of the hub Gateway.
+	Status gatewayv1.GatewayStatus
+}
+
+// GatewayOwner owns what is written for a hub Gateway.
+func GatewayOwner(namespace, name string) Owner {
+	return Owner{Noun: "gateway", Namespace: namespace, Name: name}
+}
+
+// PlanGateway makes the Gateway of each member, with the class of that member and the listeners as written, and
+// the hub Gateway's status from what the members say of theirs.
+func PlanGateway(s GatewaySnapshot) GatewayPlan {
+	plan := GatewayPlan{Objects: map[string]*gatewayv1.Gateway{}}
+	for _, m := range s.Members {
+		if s.Gateway.DeletionTimestamp == nil && (m.HasNamespace || !m.Synced) {
+			plan.Objects[m.Name] = memberGateway(s.Gateway, m.Member)
+		}
+	}
+	plan.Status = s.status()
+	return plan
+}
+
+func memberGateway(hub *gatewayv1.Gateway, m Member) *gatewayv1.Gateway {
+	g := &gatewayv1.Gateway{
+		TypeMeta:   metav1.TypeMeta{APIVersion: gatewayv1.GroupVersion.String(), Kind: "Gateway"},
+		ObjectMeta: metav1.ObjectMeta{Namespace: hub.Namespace, Name: hub.Name},
+	}
+	g.Spec.GatewayClassName = gatewayv1.ObjectName(m.GatewayClassName)
+	for _, l := range hub.Spec.Listeners {
+		if supportedProtocol(l) {
+			g.Spec.Listeners = append(g.Spec.Listeners, *l.DeepCopy())
+		}
+	}
+	g.Spec.Infrastructure = hub.Spec.Infrastructure.DeepCopy()
+	GatewayOwner(hub.Namespace, hub.Name).Mark(&g.ObjectMeta)
+	return g
+}
+
+func supportedProtocol(l gatewayv1.Listener) bool {
+	return l.Protocol == gatewayv1.HTTPProtocolType || l.Protocol == gatewayv1.HTTPSProtocolType
+}
+
+func (s GatewaySnapshot) status() gatewayv1.GatewayStatus {
+	status := gatewayv1.GatewayStatus{Addresses: s.addresses()}
+	programmed := s.programmed(len(status.Addresses))
+	valid := 0
+	for _, l := range s.Gateway.Spec.Listeners {
+		ls := s.listenerStatus(l, programmed)
+		if supportedProtocol(l) {
+			valid++
+		}
+		status.Listeners = append(status.Listeners, ls)
+	}
+	accepted := condition(gatewayv1.GatewayConditionAccepted, metav1.ConditionTrue, gatewayv1.GatewayReasonAccepted,
+		"every listener is valid")
+	switch {
+	case valid == 0:
+		accepted = condition(gatewayv1.GatewayConditionAccepted, metav1.ConditionFalse, gatewayv1.GatewayReasonListenersNotValid,
+			"no listener has protocol HTTP or HTTPS")
+	case valid < len(s.Gateway.Spec.Listeners):
+		accepted = condition(gatewayv1.GatewayConditionAccepted, metav1.ConditionTrue, gatewayv1.GatewayReasonListenersNotValid,
+			"some listeners are not valid: see their conditions")
+	}
+	status.Conditions = []metav1.Condition{accepted, programmed}
+	for i := range status.Conditions {
+		status.Conditions[i].ObservedGeneration = s.Gateway.Generation
+	}
+	return status
+}
+
+// addresses are where clients come in: the programmed gateways of all members, at most 16. A member whose API
+// server is lost keeps its address as last known.
+func (s GatewaySnapshot) addresses() []gatewayv1.GatewayStatusAddress {
+	var out []gatewayv1.GatewayStatusAddress
+	for _, m := range s.Members {
+		if m.Observed == nil || !conditionTrue(m.Observed.Status.Conditions, string(gatewayv1.GatewayConditionProgrammed)) {
+			continue
+		}
+		for _, a := range m.Observed.Status.Addresses {
+			if !slices.ContainsFunc(out, func(have gatewayv1.GatewayStatusAddress) bool { return have.Value == a.Value }) {
+				out = append(out, *a.DeepCopy())
+			}
+		}
+	}
+	return out[:min(len(out), maxAddresses)]
+}
+
+func (s GatewaySnapshot) programmed(addresses int) metav1.Condition {
+	var waiting []string
+	for _, m := range s.Members {
+		if why := m.waitsFor(s.Gateway.Namespace); why != "" {
+			waiting = append(waiting, m.Name+": "+why)
+		}
+	}
+	kind := gatewayv1.GatewayConditionProgrammed
+	switch {
+	case len(s.Members) == 0:
+		return condition(kind, metav1.ConditionFalse, gatewayv1.GatewayReasonPending,
+			"there is no MemberCluster: join one")
+	case addresses == 0:
+		return condition(kind, metav1.ConditionFalse, gatewayv1.GatewayReasonAddressNotAssigned,
+			"no member serves it yet: "+strings.Join(waiting, "; "))
+	case len(waiting) > 0:
+		return condition(kind, metav1.ConditionTrue, gatewayv1.GatewayReasonProgrammed,
+			"served, but not by every member: "+strings.Join(waiting, "; "))
+	}
+	return condition(kind, metav1.ConditionTrue, gatewayv1.GatewayReasonProgrammed, "served by every member")
+}
+
+func (m GatewayMember) waitsFor(namespace string) string {
+	switch {
+	case m.Synced && !m.HasNamespace:
+		return fmt.Sprintf("no namespace %s: create it there", namespace)
+	case m.Problem != "":
+		return m.Problem
+	case m.Observed == nil:
+		return "not written yet"
+	case !conditionTrue(m.Observed.Status.Conditions, string(gatewayv1.GatewayConditionProgrammed)):
+		return "its gateway is not programmed yet: " + conditionMessage(m.Observed.Status.Conditions,
+			string(gatewayv1.GatewayConditionProgrammed))
+	case len(m.Observed.Status.Addresses) == 0:
+		return "its gateway has no address yet"
+	}
+	return ""
+}
+
+func (s GatewaySnapshot) listenerStatus(l gatewayv1.Listener, gateway metav1.Condition) gatewayv1.ListenerStatus {
+	group := gatewayv1.Group(gatewayv1.GroupName)
+	accepted := condition(gatewayv1.ListenerConditionAccepted, metav1.ConditionTrue, gatewayv1.ListenerReasonAccepted,
+		"the listener is valid")
+	resolved := condition(gatewayv1.ListenerConditionResolvedRefs, metav1.ConditionTrue, gatewayv1.ListenerReasonResolvedRefs,
+		"every reference resolves")
+	programmed := condition(gatewayv1.ListenerConditionProgrammed, gateway.Status, gatewayv1.ListenerReasonProgrammed,
+		gateway.Message)
+	if gateway.Status != metav1.ConditionTrue {
+		programmed.Reason = string(gatewayv1.ListenerReasonPending)
+	}
+	status := gatewayv1.ListenerStatus{Name: l.Name, AttachedRoutes: s.Attached[l.Name],
+		SupportedKinds: []gatewayv1.RouteGroupKind{{Group: &group, Kind: "HTTPRoute"}}}
+	switch {
+	case !supportedProtocol(l):
+		accepted.Status, accepted.Reason = metav1.ConditionFalse, string(gatewayv1.ListenerReasonUnsupportedProtocol)
+		accepted.Message = fmt.Sprintf("protocol %s is not supported: use HTTP or HTTPS", l.Protocol)
+		programmed.Status, programmed.Reason = metav1.ConditionFalse, string(gatewayv1.ListenerReasonInvalid)
+		programmed.Message = accepted.Message
+		status.SupportedKinds = []gatewayv1.RouteGroupKind{}
+	case !CarriesHTTP(l):
+		resolved.Status, resolved.Reason = metav1.ConditionFalse, string(gatewayv1.ListenerReasonInvalidRouteKinds)
+		resolved.Message = "of the kinds in allowedRoutes only HTTPRoute is supported"
+		status.SupportedKinds = []gatewayv1.RouteGroupKind{}
+	}
+	status.Conditions = []metav1.Condition{accepted, programmed, resolved}
+	for i := range status.Conditions {
+		status.Conditions[i].ObservedGeneration = s.Gateway.Generation
+	}
+	return status
+}
+
+func findCondition(conditions []metav1.Condition, kind string) *metav1.Condition {
+	i := slices.IndexFunc(conditions, func(c metav1.Condition) bool { return c.Type == kind })
+	if i < 0 {
+		return nil
+	}
+	return &conditions[i]
+}
+
+func conditionTrue(conditions []metav1.Condition, kind string) bool {
+	c := findCondition(conditions, kind)
+	return c != nil && c.Status == metav1.ConditionTrue
+}
+
+func conditionMessage(conditions []metav1.Condition, kind string) string {
+	if c := findCondition(conditions, kind); c != nil && c.Message != "" {
+		return c.Message
+	}
+	return "nothing has been said yet"
+}

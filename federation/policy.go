@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package federation
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"isthmus.dev/isthmus/api/v1alpha1"
+)
+
+// Target is something that a policy can be attached to.
+type Target struct {
+	Kind, Namespace, Name, Section string
+}
+
+// String is Kind namespace/name, with the section behind a slash.
+func (t Target) String() string {
+	s := t.Kind + " " + t.Namespace + "/" + t.Name
+	if t.Section != "" {
+		s += "/" + t.Section
+	}
+	return s
+}
+
+// TargetsOf lists what a policy is attached to.
+func TargetsOf(p *v1alpha1.TrafficDistributionPolicy) []Target {
+	targets := make([]Target, 0, len(p.Spec.TargetRefs))
+	for _, ref := range p.Spec.TargetRefs {
+		targets = append(targets, Target{string(ref.Kind), p.Namespace, string(ref.Name), string(deref(ref.SectionName))})
+	}
+	return targets
+}
+
+// older orders policies by the Gateway API's rule for conflicts: creation time, then namespace/name.
+func older(a, b *v1alpha1.TrafficDistributionPolicy) int {
+	return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time),
+		strings.Compare(a.Namespace+"/"+a.Name, b.Namespace+"/"+b.Name))
+}
+
+// PolicyAt is the policy in force at one target: the oldest of those attached to it (GEP-713), or nil.
+func PolicyAt(t Target, policies []*v1alpha1.TrafficDistributionPolicy) *v1alpha1.TrafficDistributionPolicy {
+	var found *v1alpha1.TrafficDistributionPolicy
+	for _, p := range policies {
+		if p.DeletionTimestamp == nil && slices.Contains(TargetsOf(p), t) && (found == nil || older(p, found) < 0) {
+			found = p
+		}
+	}
+	return found
+}
+
+// Effective is the distribution in force and the policy that says so, namespace/name; empty for the default.
+type Effective struct {
+	Distribution v1alpha1.Distribution
+	Policy       string
+}
+
+// EffectivePolicy finds what holds along a path of targets, given from the highest (Gateway) to the lowest
+// (ServiceImport): the highest override, else the lowest default, else Local (GEP-2649).
+func EffectivePolicy(path []Target, policies []*v1alpha1.TrafficDistributionPolicy) Effective {
+	result := Effective{Distribution: v1alpha1.Distribution{Type: v1alpha1.DistributionLocal}}
+	for _, t := range path {
+		p := PolicyAt(t, policies)
+		if p == nil {
+			continue
+		}
+		name := p.Namespace + "/" + p.Name
+		if p.Spec.Overrides != nil {
+			return Effective{p.Spec.Overrides.Distribution, name}
+		}
+		if p.Spec.Defaults != nil {
+			result = Effective{p.Spec.Defaults.Distribution, name}
+		}
+	}
+	return result
+}
+
+// PolicySnapshot is what the status of one policy depends on.
+type PolicySnapshot struct {
+	Policy *v1alpha1.TrafficDistributionPolicy
+	// Others are the other policies of its namespace.
+	Others []*v1alpha1.TrafficDistributionPolicy
+	// Exists tells which of its targets exist.
+	Exists map[Target]bool
+	// Members are the names of all MemberClusters.
+	Members []string
+}
+
+// PolicyStatus is the ancestors of a policy's status: one entry a target, with Accepted and ClustersResolved.
+func PolicyStatus(s PolicySnapshot) []gatewayv1.PolicyAncestorStatus {
+	resolved := clustersResolved(s)
+	var out []gatewayv1.PolicyAncestorStatus
+	for i, t := range TargetsOf(s.Policy) {
+		ref := s.Policy.Spec.TargetRefs[i]
+		group, kind := ref.Group, ref.Kind
+		ns := gatewayv1.Namespace(s.Policy.Namespace)
+		out = append(out, gatewayv1.PolicyAncestorStatus{
+			AncestorRef: gatewayv1.ParentReference{Group: &group, Kind: &kind, Namespace: &ns, Name: ref.Name,
+				SectionName: ref.SectionName},
+			ControllerName: v1alpha1.ControllerName,
+			Conditions:     []metav1.Condition{policyAccepted(s, t), resolved},
+		})
+	}
+	return out
+}
+
+func policyAccepted(s PolicySnapshot, t Target) metav1.Condition {
+	c := metav1.Condition{Type: string(gatewayv1.PolicyConditionAccepted), Status: metav1.ConditionFalse,
+		ObservedGeneration: s.Policy.Generation}
+	winner := PolicyAt(t, append([]*v1alpha1.TrafficDistributionPolicy{s.Policy}, s.Others...))
+	switch {
+	case !s.Exists[t]:
+		c.Reason = string(gatewayv1.PolicyReasonTargetNotFound)
+		c.Message = fmt.Sprintf("%s does not exist: create it, or correct targetRefs", t)
+	case winner != nil && winner.Name != s.Policy.Name:
+		c.Reason = string(gatewayv1.PolicyReasonConflicted)
+		c.Message = fmt.Sprintf("the older policy %s/%s is attached to %s: delete one of the two", winner.Namespace,
+			winner.Name, t)
+	default:
+		c.Status = metav1.ConditionTrue
+		c.Reason = string(gatewayv1.PolicyReasonAccepted)
+		c.Message = "attached to " + t.String()
+	}
+	return c
+}
+
+func clustersResolved(s PolicySnapshot) metav1.Condition {
+	c := metav1.Condition{Type: v1alpha1.PolicyClustersResolved, Status: metav1.ConditionTrue,
+		Reason: v1alpha1.ReasonClustersResolved, Message: "every cluster that is named is a member",
+		ObservedGeneration: s.Policy.Generation}
+	var unknown []string
+	for _, d := range []*v1alpha1.TrafficDistribution{s.Policy.Spec.Defaults, s.Policy.Spec.Overrides} {
+		if d == nil {
+			continue
+		}
+		for _, w := range d.Distribution.Weights {
+			if !slices.Contains(s.Members, w.Cluster) && !slices.Contains(unknown, w.Cluster) {
+				unknown = append(unknown, w.Cluster)
+			}
+		}
+	}
+	if len(unknown) > 0 {
+		slices.Sort(unknown)
+		c.Status, c.Reason = metav1.ConditionFalse, v1alpha1.ReasonUnknownCluster
+		c.Message = fmt.Sprintf("no MemberCluster is named %s: correct the name or join the cluster; until then its share goes to the others",
+			strings.Join(unknown, ", "))
+	}
+	return c
+}

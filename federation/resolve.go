@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package federation
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
+)
+
+// resolve finds the port of an import that a backendRef means, or says why it means none.
+func (s routePlanner) resolve(key ServiceKey, b gatewayv1.HTTPBackendRef) (int32, *metav1.Condition) {
+	problem := func(reason gatewayv1.RouteConditionReason, message string) *metav1.Condition {
+		c := condition(gatewayv1.RouteConditionResolvedRefs, metav1.ConditionFalse, reason, message)
+		return &c
+	}
+	if !s.granted(key) {
+		return 0, problem(gatewayv1.RouteReasonRefNotPermitted, fmt.Sprintf(
+			"no ReferenceGrant in namespace %s lets HTTPRoutes of %s refer to ServiceImport %s: create one there",
+			key.Namespace, s.Route.Namespace, key.Name))
+	}
+	imp := s.imports[key]
+	if imp == nil {
+		return 0, problem(gatewayv1.RouteReasonBackendNotFound, fmt.Sprintf(
+			"no member exports %s: create a ServiceExport of that name next to its Service; until then its share answers 500", key))
+	}
+	if b.Port == nil && len(imp.Spec.Ports) == 1 {
+		return imp.Spec.Ports[0].Port, nil
+	}
+	if b.Port == nil {
+		return 0, problem(gatewayv1.RouteReasonBackendNotFound, fmt.Sprintf(
+			"the reference to ServiceImport %s names no port, and it has %s: name one", key, portList(imp)))
+	}
+	if _, ok := imp.Port(*b.Port); !ok {
+		return 0, problem(gatewayv1.RouteReasonBackendNotFound, fmt.Sprintf(
+			"ServiceImport %s has no port %d: it has %s", key, *b.Port, portList(imp)))
+	}
+	return *b.Port, nil
+}
+
+func portList(imp *Import) string {
+	var ports []string
+	for _, p := range imp.Spec.Ports {
+		ports = append(ports, fmt.Sprint(p.Port))
+	}
+	if len(ports) == 0 {
+		return "no ports"
+	}
+	return strings.Join(ports, ", ")
+}
+
+// granted tells whether the route may refer to an import: in its own namespace always, elsewhere by a
+// ReferenceGrant (Gateway API, ReferenceGrant).
+func (s routePlanner) granted(key ServiceKey) bool {
+	if key.Namespace == s.Route.Namespace {
+		return true
+	}
+	return Granted(s.Grants, s.Route.Namespace, key)
+}
+
+// Granted tells whether HTTPRoutes of a namespace may refer to an import of another.
+func Granted(grants []*gatewayv1.ReferenceGrant, from string, key ServiceKey) bool {
+	return slices.ContainsFunc(grants, func(g *gatewayv1.ReferenceGrant) bool {
+		return g.Namespace == key.Namespace &&
+			slices.ContainsFunc(g.Spec.From, func(f gatewayv1.ReferenceGrantFrom) bool {
+				return f.Group == gatewayv1.GroupName && f.Kind == "HTTPRoute" && string(f.Namespace) == from
+			}) &&
+			slices.ContainsFunc(g.Spec.To, func(t gatewayv1.ReferenceGrantTo) bool {
+				return t.Group == mcsv1beta1.GroupName && t.Kind == mcsv1beta1.ServiceImportKindName &&
+					(t.Name == nil || string(*t.Name) == key.Name)
+			})
+	})
+}
+
+// resolvedRefs is the route's ResolvedRefs: the first reference that does not resolve decides the reason, and
+// the message names all of them.
+func (s routePlanner) resolvedRefs() metav1.Condition {
+	result := condition(gatewayv1.RouteConditionResolvedRefs, metav1.ConditionTrue, gatewayv1.RouteReasonResolvedRefs,
+		"every reference resolves")
+	var messages []string
+	for _, rule := range s.Route.Spec.Rules {
+		for _, b := range rule.BackendRefs {
+			key, isImport := ImportKey(b.BackendObjectReference, s.Route.Namespace)
+			if !isImport {
+				continue
+			}
+			if _, problem := s.resolve(key, b); problem != nil && !slices.Contains(messages, problem.Message) {
+				if len(messages) == 0 {
+					result = *problem
+				}
+				messages = append(messages, problem.Message)
+			}
+		}
+	}
+	if len(messages) > 0 {
+		result.Message = strings.Join(messages, "; ")
+	}
+	result.ObservedGeneration = s.Route.Generation
+	return result
+}

@@ -1,0 +1,357 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package federation
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
+
+	"isthmus.dev/isthmus/api/v1alpha1"
+)
+
+// ServiceSnapshot is all that is known of one namespaced service over the clusterset.
+type ServiceSnapshot struct {
+	Key ServiceKey
+	// Members sorted by name.
+	Members []ServiceMember
+	// Remembered is the import as the hub last recorded it: it speaks for members that have not been read yet.
+	Remembered *RememberedImport
+	// RouteNamespaces are namespaces other than the service's own whose routes may refer to the import.
+	RouteNamespaces []string
+}
+
+// RememberedImport is what the hub recorded of an import.
+type RememberedImport struct {
+	Spec     mcsv1beta1.ServiceImportSpec
+	Clusters []string
+}
+
+// ServiceMember is a service in one member.
+type ServiceMember struct {
+	Member
+	// Exported is whether the member has a ServiceExport, Created when that was made.
+	Exported bool
+	Created  time.Time
+	// Service of that name, exported or not; nil where there is none.
+	Service *corev1.Service
+	// ReadyEndpoints of that Service.
+	ReadyEndpoints int
+	// Before is the verdict that was last acted on.
+	Before Verdict
+	// Namespaces among the service's and RouteNamespaces that the member has.
+	Namespaces []string
+	// Names are the clusters whose RemoteHost for this service some route in the member still names.
+	Names []string
+}
+
+// Finding judges the service in this member.
+func (m ServiceMember) Finding() Finding {
+	return Judge(Signals{Seen: m.Synced, ReadyEndpoints: m.ReadyEndpoints, Reachable: m.Reachable, Before: m.Before})
+}
+
+func (s ServiceSnapshot) member(name string) (ServiceMember, bool) {
+	i := slices.IndexFunc(s.Members, func(m ServiceMember) bool { return m.Name == name })
+	if i < 0 {
+		return ServiceMember{}, false
+	}
+	return s.Members[i], true
+}
+
+// Import merges the exports. A member that has not been read yet keeps the part that the hub remembers: what
+// is not seen is not withdrawn.
+func (s ServiceSnapshot) Import() *Import {
+	var exports []Export
+	for _, m := range s.Members {
+		if m.Synced && m.Exported {
+			exports = append(exports, Export{Cluster: m.Name, Created: m.Created, Service: m.Service})
+		}
+	}
+	imp := MergeExports(s.Key, exports)
+	if s.Remembered == nil {
+		return imp
+	}
+	for _, cluster := range s.Remembered.Clusters {
+		if m, ok := s.member(cluster); !ok || m.Synced {
+			continue
+		}
+		if imp == nil {
+			imp = &Import{Key: s.Key, Spec: *s.Remembered.Spec.DeepCopy()}
+		}
+		imp.Clusters = append(imp.Clusters, cluster)
+		imp.rememberPorts(s.Remembered.Spec.Ports)
+	}
+	if imp != nil {
+		slices.Sort(imp.Clusters)
+	}
+	return imp
+}
+
+func (i *Import) rememberPorts(ports []mcsv1beta1.ServicePort) {
+	for _, p := range ports {
+		if !slices.ContainsFunc(i.Spec.Ports, func(have mcsv1beta1.ServicePort) bool {
+			return have.Name == p.Name || have.Port == p.Port
+		}) {
+			i.Spec.Ports = append(i.Spec.Ports, p)
+		}
+	}
+}
+
+// ServicePlan is what makes an import reachable.
+type ServicePlan struct {
+	// Import is nil when nobody exports the service.
+	Import *Import
+	// HubImport is the ServiceImport in the hub; nil when it is to be withdrawn.
+	HubImport *mcsv1beta1.ServiceImport
+	// Objects by member. A member without an entry is to hold nothing.
+	Objects map[string][]runtime.Object
+	// Waiting says, by member, what keeps an export from being reached from elsewhere.
+	Waiting map[string]string
+}
+
+// ServiceOwner owns what is written for a service.
+func ServiceOwner(key ServiceKey) Owner {
+	return Owner{Noun: "service", Namespace: key.Namespace, Name: key.Name}
+}
+
+// PlanService decides what each member holds for a service.
+//
+//	in every member that has the namespace     ServiceImport
+//	in a member that exports it                a route on the east-west gateway, and the grant for it
+//	in a namespace with routes, for each       ServiceEntry and DestinationRule: the other cluster's
+//	  other cluster that exports it              gateway first, the rest behind it
+//
+// What a route still names stays until it no longer does: removing it first would cost its share in errors.
+func PlanService(s ServiceSnapshot) ServicePlan {
+	plan := ServicePlan{Import: s.Import(), Objects: map[string][]runtime.Object{}, Waiting: map[string]string{}}
+	if plan.Import != nil {
+		plan.HubImport = serviceImport(plan.Import)
+	}
+	for _, m := range s.Members {
+		objects := s.objectsFor(m, plan.Import)
+		for _, o := range objects {
+			meta, ok := o.(metav1.ObjectMetaAccessor)
+			if ok {
+				markObject(ServiceOwner(s.Key), meta.GetObjectMeta())
+			}
+		}
+		plan.Objects[m.Name] = objects
+		if m.Synced && m.Exported && m.EastWest.IsZero() {
+			plan.Waiting[m.Name] = fmt.Sprintf("the other members cannot reach %s in %s: its east-west gateway has no address yet",
+				s.Key, m.Name)
+		}
+	}
+	return plan
+}
+
+// markObject marks by the interface that every object has, since rendered objects are of many types.
+func markObject(o Owner, meta metav1.Object) {
+	marked := metav1.ObjectMeta{Labels: meta.GetLabels(), Annotations: meta.GetAnnotations()}
+	o.Mark(&marked)
+	meta.SetLabels(marked.Labels)
+	meta.SetAnnotations(marked.Annotations)
+}
+
+func (s ServiceSnapshot) objectsFor(m ServiceMember, imp *Import) []runtime.Object {
+	var objects []runtime.Object
+	if imp != nil && slices.Contains(m.Namespaces, s.Key.Namespace) {
+		objects = append(objects, serviceImport(imp))
+	}
+	objects = append(objects, s.servingObjects(m, imp)...)
+	for _, namespace := range m.Namespaces {
+		objects = append(objects, s.sendingObjects(m, namespace, imp)...)
+	}
+	return objects
+}
+
+func serviceImport(imp *Import) *mcsv1beta1.ServiceImport {
+	si := &mcsv1beta1.ServiceImport{
+		TypeMeta:   metav1.TypeMeta{APIVersion: mcsv1beta1.GroupVersion.String(), Kind: "ServiceImport"},
+		ObjectMeta: metav1.ObjectMeta{Namespace: imp.Key.Namespace, Name: imp.Key.Name},
+		Spec:       *imp.Spec.DeepCopy(),
+	}
+	ServiceOwner(imp.Key).Mark(&si.ObjectMeta)
+	return si
+}
+
+// servingObjects let the other members in: a route on the east-west gateway that is 100 % local, so that no
+// loop is possible.
+func (s ServiceSnapshot) servingObjects(m ServiceMember, imp *Import) []runtime.Object {
+	exports := imp != nil && slices.Contains(imp.Clusters, m.Name)
+	if m.Service == nil || (!exports && !s.namedAnywhere(m.Name)) {
+		return nil
+	}
+	var rules []gatewayv1.HTTPRouteRule
+	for _, p := range m.Service.Spec.Ports {
+		if p.Protocol == "" || p.Protocol == corev1.ProtocolTCP {
+			rules = append(rules, eastWestRule(s.Key, p.Port, m.Name))
+		}
+	}
+	objects := []runtime.Object{serviceGrant(s.Key, v1alpha1.SystemNamespace)}
+	part := 0
+	// A route holds 16 rules.
+	for chunk := range slices.Chunk(rules, 16) {
+		part++
+		objects = append(objects, eastWestRoute(s.Key, part, chunk))
+	}
+	return objects
+}
+
+// namedAnywhere tells whether a route in any member still names the service of a cluster.
+func (s ServiceSnapshot) namedAnywhere(cluster string) bool {
+	return slices.ContainsFunc(s.Members, func(m ServiceMember) bool { return slices.Contains(m.Names, cluster) })
+}
+
+func eastWestRule(key ServiceKey, port int32, cluster string) gatewayv1.HTTPRouteRule {
+	exact, namespace := gatewayv1.HeaderMatchExact, gatewayv1.Namespace(key.Namespace)
+	return gatewayv1.HTTPRouteRule{
+		Matches: []gatewayv1.HTTPRouteMatch{{Headers: []gatewayv1.HTTPHeaderMatch{{
+			Type: &exact, Name: BackendHeader, Value: backendValue(key, port)}}}},
+		Filters: []gatewayv1.HTTPRouteFilter{
+			{Type: gatewayv1.HTTPRouteFilterRequestHeaderModifier,
+				RequestHeaderModifier: &gatewayv1.HTTPHeaderFilter{Remove: []string{BackendHeader}}},
+			{Type: gatewayv1.HTTPRouteFilterResponseHeaderModifier,
+				ResponseHeaderModifier: &gatewayv1.HTTPHeaderFilter{Set: []gatewayv1.HTTPHeader{
+					{Name: ServedByHeader, Value: cluster}}}},
+		},
+		BackendRefs: []gatewayv1.HTTPBackendRef{{BackendRef: gatewayv1.BackendRef{
+			BackendObjectReference: gatewayv1.BackendObjectReference{
+				Namespace: &namespace, Name: gatewayv1.ObjectName(key.Name), Port: &port}}}},
+	}
+}
+
+func eastWestRoute(key ServiceKey, part int, rules []gatewayv1.HTTPRouteRule) *gatewayv1.HTTPRoute {
+	name, section := key.Name+"."+key.Namespace, gatewayv1.SectionName(eastWestListener)
+	if part > 1 {
+		name = fmt.Sprintf("%s.%d", name, part)
+	}
+	return &gatewayv1.HTTPRoute{
+		TypeMeta:   metav1.TypeMeta{APIVersion: gatewayv1.GroupVersion.String(), Kind: "HTTPRoute"},
+		ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.SystemNamespace, Name: name},
+		Spec: gatewayv1.HTTPRouteSpec{
+			CommonRouteSpec: gatewayv1.CommonRouteSpec{ParentRefs: []gatewayv1.ParentReference{
+				{Name: EastWestGatewayName, SectionName: &section}}},
+			Rules: rules,
+		},
+	}
+}
+
+// serviceGrant lets routes of a namespace refer to the Service, and to nothing else.
+func serviceGrant(key ServiceKey, from string) *gatewayv1.ReferenceGrant {
+	name := gatewayv1.ObjectName(key.Name)
+	return &gatewayv1.ReferenceGrant{
+		TypeMeta:   metav1.TypeMeta{APIVersion: gatewayv1.GroupVersion.String(), Kind: "ReferenceGrant"},
+		ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name + "." + from},
+		Spec: gatewayv1.ReferenceGrantSpec{
+			From: []gatewayv1.ReferenceGrantFrom{{Group: gatewayv1.GroupName, Kind: "HTTPRoute",
+				Namespace: gatewayv1.Namespace(from)}},
+			To: []gatewayv1.ReferenceGrantTo{{Kind: "Service", Name: &name}},
+		},
+	}
+}
+
+// sendingObjects let routes of one namespace in a member reach the service in the other clusters.
+func (s ServiceSnapshot) sendingObjects(m ServiceMember, namespace string, imp *Import) []runtime.Object {
+	var objects []runtime.Object
+	if imp == nil {
+		imp = &Import{Key: s.Key}
+	}
+	if namespace != s.Key.Namespace && slices.Contains(imp.Clusters, m.Name) {
+		objects = append(objects, serviceGrant(s.Key, namespace))
+	}
+	for _, other := range s.Members {
+		exports := slices.Contains(imp.Clusters, other.Name)
+		if other.Name == m.Name || other.EastWest.IsZero() || (!exports && !slices.Contains(m.Names, other.Name)) {
+			continue
+		}
+		backend := remoteBackend{key: s.Key, cluster: other.Member, fallbacks: s.fallbacks(other, imp),
+			ports: s.remotePorts(imp, other)}
+		if len(backend.ports) > 0 {
+			objects = append(objects, backend.serviceEntry(namespace), backend.destinationRule(namespace))
+		}
+	}
+	return objects
+}
+
+// remotePorts are the TCP ports of the import, or of the Service where the import has just gone.
+func (s ServiceSnapshot) remotePorts(imp *Import, other ServiceMember) []mcsv1beta1.ServicePort {
+	ports := imp.Spec.Ports
+	if len(ports) == 0 && other.Service != nil {
+		last := Import{Key: s.Key}
+		last.unitePorts(Export{Cluster: other.Name, Service: other.Service}, other.Name)
+		ports = last.Spec.Ports
+	}
+	return slices.DeleteFunc(slices.Clone(ports), func(p mcsv1beta1.ServicePort) bool {
+		return p.Protocol != "" && p.Protocol != corev1.ProtocolTCP
+	})
+}
+
+// fallbacks are where the proxy may go by itself: only clusters that serve, or a hiccup would spill into one
+// that was emptied. The nearest to the failed cluster come first.
+func (s ServiceSnapshot) fallbacks(of ServiceMember, imp *Import) []Member {
+	var serving []Member
+	for _, m := range s.Members {
+		if m.Name != of.Name && slices.Contains(imp.Clusters, m.Name) && m.Finding().Serving(m.Before) {
+			serving = append(serving, m.Member)
+		}
+	}
+	slices.SortStableFunc(serving, func(a, b Member) int { return distance(of.Member, a) - distance(of.Member, b) })
+	return serving
+}
+
+// distance orders clusters by how far they are: 0 same zone, 1 same region, 2 elsewhere or not known.
+func distance(a, b Member) int {
+	switch {
+	case a.Region != "" && a.Region == b.Region && a.Zone != "" && a.Zone == b.Zone:
+		return 0
+	case a.Region != "" && a.Region == b.Region:
+		return 1
+	}
+	return 2
+}
+
+// ExportConditions are Valid, Ready and Conflict of each member's ServiceExport, with KEP-1645's reasons.
+func ExportConditions(s ServiceSnapshot, plan ServicePlan) map[string][]metav1.Condition {
+	out := map[string][]metav1.Condition{}
+	for _, m := range s.Members {
+		if m.Synced && m.Exported {
+			out[m.Name] = exportConditions(m, plan)
+		}
+	}
+	return out
+}
+
+func exportConditions(m ServiceMember, plan ServicePlan) []metav1.Condition {
+	valid := condition(mcsv1beta1.ServiceExportConditionValid, metav1.ConditionTrue, mcsv1beta1.ServiceExportReasonValid,
+		"the Service can be exported")
+	ready := condition(mcsv1beta1.ServiceExportConditionReady, metav1.ConditionTrue, mcsv1beta1.ServiceExportReasonExported,
+		"the service is part of the import in the clusterset")
+	conflict := condition(mcsv1beta1.ServiceExportConditionConflict, metav1.ConditionFalse,
+		mcsv1beta1.ServiceExportReasonNoConflicts, "all exports of this service agree")
+	if refusal := (Export{Cluster: m.Name, Service: m.Service}).Refuse(); refusal != nil {
+		valid = condition(valid.Type, metav1.ConditionFalse, refusal.Reason, refusal.Message)
+		ready = condition(ready.Type, metav1.ConditionFalse, mcsv1beta1.ServiceExportReasonPending, refusal.Message)
+	} else if waiting := plan.Waiting[m.Name]; waiting != "" {
+		ready = condition(ready.Type, metav1.ConditionFalse, mcsv1beta1.ServiceExportReasonPending, waiting)
+	}
+	if plan.Import != nil && len(plan.Import.Conflicts) > 0 {
+		var who []string
+		for _, c := range plan.Import.Conflicts {
+			who = append(who, c.Cluster+": "+c.Message)
+		}
+		conflict = condition(conflict.Type, metav1.ConditionTrue, plan.Import.Conflicts[0].Reason,
+			"the oldest export decides; "+strings.Join(who, "; "))
+	}
+	return []metav1.Condition{conflict, ready, valid}
+}
+
+func condition[T, R ~string](kind T, status metav1.ConditionStatus, reason R, message string) metav1.Condition {
+	return metav1.Condition{Type: string(kind), Status: status, Reason: string(reason), Message: message}
+}

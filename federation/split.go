@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package federation
+
+import (
+	"cmp"
+	"fmt"
+	"math/bits"
+	"slices"
+	"strings"
+
+	"isthmus.dev/isthmus/api/v1alpha1"
+)
+
+// TotalWeight is the sum of the weights of every generated rule that has a backend: a weight is a number of
+// requests in ten thousand. It is constant, so that a weight means the same before and after a shift.
+const TotalWeight = 10000
+
+// Candidate is a cluster that could serve a backend, seen from the cluster that a request entered.
+type Candidate struct {
+	Cluster, Region, Zone string
+	// Finding on the service in that cluster.
+	Finding Finding
+	// Before is the verdict that was last acted on.
+	Before Verdict
+	// LastWeight is its weight in the last good split, 0 where there was none.
+	LastWeight int32
+	// Resolving is whether the member that the request enters has yet to resolve it.
+	Resolving bool
+}
+
+// Serving tells whether the candidate takes traffic.
+func (c Candidate) Serving() bool { return !c.Resolving && c.Finding.Serving(c.Before) }
+
+// Share is a candidate's part of a backend's requests: Parts of the sum of all Parts.
+type Share struct {
+	Cluster string
+	Parts   uint32
+	// Reason is one of v1alpha1.Weight…; Message says it in words.
+	Reason, Message string
+	Finding         Finding
+}
+
+// tier is a set of candidates that are served before the next tier is.
+type tier struct {
+	reason  string
+	message string
+	parts   map[string]uint32
+}
+
+// Distribute spreads a backend over the candidates. The first tier that has a serving cluster takes all of it,
+// in proportion to its parts; who is not serving takes none. When nobody serves, the last good split is held:
+// an emptied cluster answers an error, an all-zero rule would answer one for everybody and for longer.
+func Distribute(d v1alpha1.Distribution, entered Member, candidates []Candidate) []Share {
+	tiers := tiersOf(d, entered, candidates)
+	chosen, held := firstServing(tiers, candidates), false
+	if chosen == nil {
+		chosen, held = holdLast(tiers, candidates), true
+	}
+	shares := make([]Share, 0, len(candidates))
+	for _, c := range candidates {
+		shares = append(shares, shareOf(c, chosen, held, d))
+	}
+	return shares
+}
+
+func tiersOf(d v1alpha1.Distribution, entered Member, candidates []Candidate) []tier {
+	var tiers []tier
+	if d.Type == v1alpha1.DistributionWeighted {
+		tiers = append(tiers, policyTier(d, candidates))
+	} else {
+		tiers = append(tiers, proximityTier(candidates, v1alpha1.WeightLocal, "the request entered here",
+			func(c Candidate) bool { return c.Cluster == entered.Name }))
+	}
+	return append(tiers,
+		proximityTier(candidates, v1alpha1.WeightSameZone, "the nearest fit cluster: same zone",
+			func(c Candidate) bool {
+				return entered.Zone != "" && c.Zone == entered.Zone && c.Region == entered.Region
+			}),
+		proximityTier(candidates, v1alpha1.WeightSameRegion, "the nearest fit cluster: same region",
+			func(c Candidate) bool { return entered.Region != "" && c.Region == entered.Region }),
+		proximityTier(candidates, v1alpha1.WeightAnywhere, "no nearer cluster is fit",
+			func(Candidate) bool { return true }),
+	)
+}
+
+func policyTier(d v1alpha1.Distribution, candidates []Candidate) tier {
+	t := tier{reason: v1alpha1.WeightByPolicy, message: "the policy's weight, re-normalised over the fit clusters",
+		parts: map[string]uint32{}}
+	for _, w := range d.Weights {
+		known := slices.ContainsFunc(candidates, func(c Candidate) bool { return c.Cluster == w.Cluster })
+		if known && w.Weight > 0 {
+			t.parts[w.Cluster] = uint32(w.Weight)
+		}
+	}
+	return t
+}
+
+func proximityTier(candidates []Candidate, reason, message string, in func(Candidate) bool) tier {
+	t := tier{reason: reason, message: message, parts: map[string]uint32{}}
+	for _, c := range candidates {
+		if in(c) {
+			t.parts[c.Cluster] = 1
+		}
+	}
+	return t
+}
+
+func firstServing(tiers []tier, candidates []Candidate) *tier {
+	for i := range tiers {
+		for _, c := range candidates {
+			if tiers[i].parts[c.Cluster] > 0 && c.Serving() {
+				return &tiers[i]
+			}
+		}
+	}
+	return nil
+}
+
+// holdLast is the last good split, or, where nothing was ever decided, the first tier that names anybody.
+func holdLast(tiers []tier, candidates []Candidate) *tier {
+	last := tier{parts: map[string]uint32{}}
+	for _, c := range candidates {
+		if c.LastWeight > 0 {
+			last.parts[c.Cluster] = uint32(c.LastWeight)
+		}
+	}
+	if len(last.parts) > 0 {
+		return &last
+	}
+	for i := range tiers {
+		if len(tiers[i].parts) > 0 {
+			return &tiers[i]
+		}
+	}
+	return &last
+}
+
+func shareOf(c Candidate, chosen *tier, held bool, d v1alpha1.Distribution) Share {
+	s := Share{Cluster: c.Cluster, Finding: c.Finding}
+	parts := chosen.parts[c.Cluster]
+	switch {
+	case held && parts > 0:
+		s.Parts, s.Reason = parts, v1alpha1.WeightHeld
+		s.Message = "no cluster is fit, so the last good split stays: " + c.Finding.Message
+	case c.Resolving:
+		s.Reason, s.Message = v1alpha1.WeightResolving, "new here: weight follows once the member has resolved it"
+	case !c.Serving():
+		s.Reason, s.Message = v1alpha1.WeightUnfit, c.Finding.Message
+	case parts > 0:
+		s.Parts, s.Reason, s.Message = parts, chosen.reason, chosen.message
+	case d.Type == v1alpha1.DistributionWeighted && !listed(d, c.Cluster):
+		s.Reason, s.Message = v1alpha1.WeightNotListed, "the policy does not name this cluster; it serves as a last resort"
+	default:
+		s.Reason, s.Message = v1alpha1.WeightStandby, "fit; takes over when those before it are not"
+	}
+	return s
+}
+
+func listed(d v1alpha1.Distribution, cluster string) bool {
+	return slices.ContainsFunc(d.Weights, func(w v1alpha1.ClusterWeight) bool { return w.Cluster == cluster })
+}
+
+// Fraction is a part of a whole that is itself a part: (Weight of WeightSum) times (Parts of PartsSum).
+type Fraction struct {
+	Weight, WeightSum uint64
+	Parts, PartsSum   uint64
+}
+
+// Apportion turns fractions into whole weights by the method of the largest remainder: each weight is within
+// one of its exact share, the weights of fractions that add up to one add up to total, and equal remainders go
+// to the earlier fraction, so that the result is stable. Weights are bounded by a million and their sums by
+// 128 million (16 backends, 128 clusters), so that nothing overflows 64 bits for a total of TotalWeight.
+func Apportion(total uint64, fractions []Fraction) []int32 {
+	type remainder struct {
+		index    int
+		rem, den uint64
+	}
+	weights := make([]int32, len(fractions))
+	remainders := make([]remainder, 0, len(fractions))
+	var given uint64
+	for i, f := range fractions {
+		den := f.WeightSum * f.PartsSum
+		if den == 0 {
+			continue
+		}
+		exact := total * f.Weight * f.Parts
+		weights[i] = int32(exact / den)
+		given += exact / den
+		remainders = append(remainders, remainder{i, exact % den, den})
+	}
+	// rem/den are compared as cross products: the denominators differ from backend to backend.
+	slices.SortStableFunc(remainders, func(a, b remainder) int {
+		ahi, alo := bits.Mul64(a.rem, b.den)
+		bhi, blo := bits.Mul64(b.rem, a.den)
+		return cmp.Or(cmp.Compare(bhi, ahi), cmp.Compare(blo, alo), cmp.Compare(a.index, b.index))
+	})
+	for _, r := range remainders {
+		if given >= total || r.rem == 0 {
+			break
+		}
+		weights[r.index]++
+		given++
+	}
+	return weights
+}
+
+// Summary is a split in one line: "eks 80.00% gke 20.00%", in the given order, without those that take nothing.
+func Summary(clusters []string, weights []int32) string {
+	var sum int64
+	for _, w := range weights {
+		sum += int64(w)
+	}
+	if sum == 0 {
+		return "nobody"
+	}
+	byCluster, order := map[string]int64{}, []string{}
+	for i, c := range clusters {
+		if _, seen := byCluster[c]; !seen {
+			order = append(order, c)
+		}
+		byCluster[c] += int64(weights[i])
+	}
+	var parts []string
+	for _, c := range order {
+		if byCluster[c] > 0 {
+			hundredths := byCluster[c] * 10000 / sum
+			parts = append(parts, fmt.Sprintf("%s %d.%02d%%", c, hundredths/100, hundredths%100))
+		}
+	}
+	return strings.Join(parts, " ")
+}
