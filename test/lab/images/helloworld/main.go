@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// The lab's helloworld: an answer says which version, which cluster and which pod it came from.
+//
+//	GET  /hello            Hello version: v1, cluster: eks, instance: helloworld-v1-…
+//	GET  /healthz          200 while ready, 503 otherwise
+//	POST /control/unready  /control/ready  /control/crash   for tests
+//
+// Environment: VERSION (v1), CLUSTER (else ISTHMUS_LAB_CLUSTER), HOSTNAME, PORT (5000),
+// LAME_DUCK (1s): how long, after SIGTERM, readiness fails before new connections are refused.
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// drainTimeout bounds the wait for requests in flight, within the usual grace period of 30 s.
+const drainTimeout = 20 * time.Second
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	defer stop()
+	lameDuck, err := time.ParseDuration(cmp.Or(os.Getenv("LAME_DUCK"), "1s"))
+	if err != nil {
+		log.Fatalf("LAME_DUCK: %v; give a duration such as 500ms", err)
+	}
+	listener, err := net.Listen("tcp", ":"+cmp.Or(os.Getenv("PORT"), "5000"))
+	if err != nil {
+		log.Fatal(err)
+	}
+	log.Printf("helloworld listens on %s", listener.Addr())
+	if err := serve(ctx, listener, newApp(os.Getenv, os.Exit), lameDuck); err != nil {
+		log.Fatal(err)
+	}
+}
+
+// app is what the program answers with.
+type app struct {
+	greeting string
+	ready    atomic.Bool
+	ending   atomic.Bool
+	exit     func(int)
+}
+
+func newApp(env func(string) string, exit func(int)) *app {
+	a := &app{exit: exit, greeting: fmt.Sprintf("Hello version: %s, cluster: %s, instance: %s\n",
+		cmp.Or(env("VERSION"), "v1"), cmp.Or(env("CLUSTER"), env("ISTHMUS_LAB_CLUSTER"), "unknown"),
+		cmp.Or(env("HOSTNAME"), "unknown"))}
+	a.ready.Store(true)
+	return a
+}
+
+func (a *app) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /hello", func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprint(w, a.greeting) })
+	mux.HandleFunc("GET /healthz", a.health)
+	mux.HandleFunc("POST /control/ready", func(http.ResponseWriter, *http.Request) { a.ready.Store(true) })
+	mux.HandleFunc("POST /control/unready", func(http.ResponseWriter, *http.Request) { a.ready.Store(false) })
+	mux.HandleFunc("POST /control/crash", func(http.ResponseWriter, *http.Request) { a.exit(1) })
+	return mux
+}
+
+func (a *app) health(w http.ResponseWriter, _ *http.Request) {
+	switch {
+	case a.ending.Load():
+		http.Error(w, "ending", http.StatusServiceUnavailable)
+	case !a.ready.Load():
+		http.Error(w, "unready", http.StatusServiceUnavailable)
+	default:
+		_, _ = fmt.Fprintln(w, "ok")
+	}
+}
+
+// serve answers until ctx ends. Then readiness fails first, so that nobody sends more; after
+// lameDuck no connection is taken, and requests in flight are finished.
+func serve(ctx context.Context, listener net.Listener, a *app, lameDuck time.Duration) error {
+	server := &http.Server{Handler: a.handler(), ReadHeaderTimeout: 10 * time.Second}
+	failed := make(chan error, 1)
+	go func() { failed <- server.Serve(listener) }()
+	select {
+	case err := <-failed:
+		return err
+	case <-ctx.Done():
+	}
+	a.ending.Store(true)
+	select {
+	case err := <-failed:
+		return err
+	case <-time.After(lameDuck):
+	}
+	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
+	defer cancel()
+	if err := server.Shutdown(drain); err != nil {
+		return err
+	}
+	if err := <-failed; !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
