@@ -1,0 +1,333 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// Back-off between restarts. The lab's values: kubelet's start at 10 s, which no test wants to wait.
+const (
+	backoffFirst = time.Second
+	backoffMax   = time.Minute
+	// backoffReset is how long a container has to run for its failures to be forgotten.
+	backoffReset = time.Minute
+)
+
+// backoffAfter returns the time to wait before the restart that follows n failures in a row.
+func backoffAfter(n int) time.Duration {
+	d := backoffFirst
+	for ; n > 1 && d < backoffMax; n-- {
+		d *= 2
+	}
+	return min(d, backoffMax)
+}
+
+// container is one container of a pod through all its restarts. Its run goroutine changes it, under
+// the pod's lock; the status writer reads it under the same lock.
+type container struct {
+	pod  *pod
+	spec *corev1.Container
+	// init says that the container runs before the main ones; restartable, that it is a sidecar,
+	// which stays beside them.
+	init, restartable bool
+
+	state, last corev1.ContainerState
+	restarts    int32
+	started     bool // the startup probe passed
+	ready       bool
+	failures    int // in a row, for the back-off
+	proc        *process
+
+	startedOnce sync.Once
+	onStarted   chan struct{} // closed when started the first time
+}
+
+// process is one life of a container.
+type process struct {
+	start   *initStart
+	image   image
+	spec    initSpec
+	began   time.Time
+	exited  chan struct{} // closed when it ended; then exit is set
+	exit    corev1.ContainerStateTerminated
+	message string // file of the termination message
+	log     string
+}
+
+// pid returns the process's number on the host.
+func (p *process) pid() int { return p.start.cmd.Process.Pid }
+
+func newContainer(p *pod, spec *corev1.Container, init bool, before *corev1.ContainerStatus) *container {
+	c := &container{pod: p, spec: spec, init: init, onStarted: make(chan struct{})}
+	c.restartable = init && spec.RestartPolicy != nil && *spec.RestartPolicy == corev1.ContainerRestartPolicyAlways
+	c.state.Waiting = &corev1.ContainerStateWaiting{Reason: "ContainerCreating"}
+	if len(p.spec.Spec.InitContainers) > 0 {
+		c.state.Waiting.Reason = "PodInitializing"
+	}
+	if before == nil {
+		return c
+	}
+	c.restarts, c.last = before.RestartCount, before.LastTerminationState
+	switch {
+	case before.State.Terminated != nil:
+		c.adopt(before.State.Terminated)
+	case before.State.Running != nil:
+		// An earlier life of the agent started it; it was killed when this one began.
+		c.adopt(&corev1.ContainerStateTerminated{
+			ExitCode: 137, Reason: "NodeAgentRestarted", Message: "the node agent was restarted, and its pods with it",
+			StartedAt: before.State.Running.StartedAt, FinishedAt: metav1.Now(), ContainerID: before.ContainerID,
+		})
+	}
+	return c
+}
+
+// adopt continues from an end that an earlier life of the agent saw.
+func (c *container) adopt(end *corev1.ContainerStateTerminated) {
+	if !c.init && !c.restartsAfter(end.ExitCode) {
+		c.state = corev1.ContainerState{Terminated: end}
+		return
+	}
+	c.last = corev1.ContainerState{Terminated: end}
+	c.restarts++
+}
+
+// restartsAfter says whether the container starts again after an exit with that code.
+func (c *container) restartsAfter(code int32) bool {
+	if c.restartable {
+		return true
+	}
+	switch c.pod.spec.Spec.RestartPolicy {
+	case corev1.RestartPolicyNever:
+		return false
+	case corev1.RestartPolicyOnFailure:
+		return code != 0
+	}
+	return !c.init || code != 0
+}
+
+// run starts the container and starts it again as its policy says. It returns when the container
+// has ended for good, which it has in any case soon after ctx ends.
+func (c *container) run(ctx context.Context) {
+	if c.state.Terminated != nil {
+		return
+	}
+	for {
+		proc, err := c.launch(ctx)
+		if err != nil {
+			if !c.launchFailed(ctx, err) {
+				return
+			}
+			continue
+		}
+		c.supervise(ctx, proc)
+		if ctx.Err() != nil || !c.restartsAfter(proc.exit.ExitCode) {
+			return
+		}
+		if proc.exit.FinishedAt.Sub(proc.began) >= backoffReset {
+			c.failures = 0
+		}
+		c.failures++
+		if !c.backOff(ctx, corev1.ContainerStateWaiting{Reason: "CrashLoopBackOff"}) {
+			return
+		}
+		c.pod.change(func() { c.restarts++ })
+	}
+}
+
+// launchFailed shows why a container did not start and waits before the next try. It returns false
+// when there is none.
+func (c *container) launchFailed(ctx context.Context, err error) bool {
+	if ctx.Err() != nil {
+		return false
+	}
+	waiting := corev1.ContainerStateWaiting{Reason: "CreateContainerError", Message: err.Error()}
+	var img *imageError
+	var config *configError
+	switch {
+	case errors.As(err, &img):
+		waiting.Reason = "ErrImagePull"
+	case errors.As(err, &config):
+		waiting.Reason = "CreateContainerConfigError"
+	}
+	c.pod.event(corev1.EventTypeWarning, "Failed", fmt.Sprintf("container %s: %s", c.spec.Name, waiting.Message))
+	c.failures++
+	return c.backOff(ctx, waiting)
+}
+
+// backOff waits for the next start, with the reason in the status; false when ctx ended.
+func (c *container) backOff(ctx context.Context, waiting corev1.ContainerStateWaiting) bool {
+	d := backoffAfter(c.failures)
+	if waiting.Message == "" {
+		waiting.Message = fmt.Sprintf("back-off %s restarting failed container %s", d, c.spec.Name)
+	}
+	c.pod.change(func() {
+		if c.state.Terminated != nil {
+			c.last = c.state
+		}
+		c.state = corev1.ContainerState{Waiting: &waiting}
+	})
+	return wait(ctx, c.pod.agent.clock, d)
+}
+
+// configError says that the pod's own objects or fields keep a container from starting.
+type configError struct{ err error }
+
+func (e *configError) Error() string { return e.err.Error() }
+func (e *configError) Unwrap() error { return e.err }
+
+// launch starts the container's process.
+func (c *container) launch(ctx context.Context) (*process, error) {
+	proc, err := c.prepare(ctx)
+	if err != nil {
+		return nil, err
+	}
+	log, err := c.openLog(proc)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = log.Close() }()
+	if proc.start, err = initProcess(c.pod.agent.exe, proc.spec, log); err != nil {
+		return nil, err
+	}
+	if err := proc.start.start(c.pod.netns); err != nil {
+		return nil, err
+	}
+	go proc.await()
+	c.pod.change(func() {
+		c.proc = proc
+		c.state = corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: metav1.NewTime(proc.began)}}
+		c.started, c.ready = false, false
+	})
+	c.pod.agent.processes.add(c, proc)
+	c.pod.event(corev1.EventTypeNormal, "Started", "Started container "+c.spec.Name)
+	return proc, nil
+}
+
+// openLog opens the log, which the container's own user may open again as /dev/stdout.
+func (c *container) openLog(proc *process) (*os.File, error) {
+	if err := os.MkdirAll(filepath.Dir(proc.log), 0o755); err != nil {
+		return nil, err
+	}
+	log, err := os.OpenFile(proc.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	if err := log.Chown(proc.spec.User.UID, proc.spec.User.GID); err != nil {
+		return nil, errors.Join(err, log.Close())
+	}
+	return log, nil
+}
+
+// await waits for the process's end and records it.
+func (p *process) await() {
+	_ = p.start.cmd.Wait()
+	p.exit = corev1.ContainerStateTerminated{
+		StartedAt: metav1.NewTime(p.began), FinishedAt: metav1.Now(), Reason: "Completed",
+	}
+	if status, ok := p.start.cmd.ProcessState.Sys().(syscall.WaitStatus); ok && status.Signaled() {
+		p.exit.ExitCode, p.exit.Signal = 128+int32(status.Signal()), int32(status.Signal())
+	} else {
+		p.exit.ExitCode = int32(p.start.cmd.ProcessState.ExitCode())
+	}
+	if p.exit.ExitCode != 0 {
+		p.exit.Reason = "Error"
+	}
+	p.exit.Message = tail(p.message, 4096)
+	close(p.exited)
+}
+
+// tail returns the last n bytes of a file, nothing when it cannot be read.
+func tail(name string, n int64) string {
+	f, err := os.Open(name)
+	if err != nil {
+		return ""
+	}
+	defer func() { _ = f.Close() }()
+	info, err := f.Stat()
+	if err != nil {
+		return ""
+	}
+	buf := make([]byte, min(n, info.Size()))
+	read, _ := f.ReadAt(buf, info.Size()-int64(len(buf)))
+	return string(buf[:read])
+}
+
+// supervise probes a running process until it ends, and ends it when ctx ends or its liveness fails.
+func (c *container) supervise(ctx context.Context, proc *process) {
+	probing, stopProbes := context.WithCancelCause(ctx)
+	var probes sync.WaitGroup
+	probes.Go(func() { c.probe(probing, proc, stopProbes) })
+	select {
+	case <-proc.exited:
+	case <-probing.Done():
+		c.stop(proc, context.Cause(probing))
+	}
+	// Not ready first, all else later: this is what takes the pod out of its Services.
+	c.pod.change(func() {
+		c.ready, c.started, c.proc = false, false, nil
+		exit := proc.exit
+		exit.ContainerID = c.id()
+		c.state = corev1.ContainerState{Terminated: &exit}
+	})
+	c.pod.agent.processes.remove(proc)
+	stopProbes(nil)
+	probes.Wait()
+}
+
+// id is unique to each start of the container.
+func (c *container) id() string {
+	return fmt.Sprintf("isthmus-lab://%s/%s/%d", c.pod.spec.UID, c.spec.Name, c.restarts)
+}
+
+// stop ends a process: preStop, SIGTERM, and SIGKILL when the grace period is over. Killing the
+// first process of its pid namespace kills all of them.
+func (c *container) stop(proc *process, why error) {
+	grace, hurry := c.pod.grace()
+	if errors.Is(why, errUnhealthy) {
+		grace = c.livenessGrace(grace)
+	}
+	deadline := time.NewTimer(grace)
+	defer deadline.Stop()
+	c.pod.event(corev1.EventTypeNormal, "Killing", fmt.Sprintf("Stopping container %s: %v", c.spec.Name, why))
+	hook := make(chan struct{})
+	ctx, cancel := context.WithTimeout(context.Background(), grace)
+	defer cancel()
+	go func() {
+		defer close(hook)
+		c.preStop(ctx, proc)
+	}()
+	select {
+	case <-hook:
+		_ = proc.start.cmd.Process.Signal(syscall.SIGTERM)
+	case <-proc.exited:
+	case <-hurry:
+	}
+	select {
+	case <-proc.exited:
+		return
+	case <-deadline.C:
+	case <-hurry:
+	}
+	_ = proc.start.cmd.Process.Kill()
+	<-proc.exited
+}
+
+func (c *container) livenessGrace(grace time.Duration) time.Duration {
+	for _, p := range []*corev1.Probe{c.spec.LivenessProbe, c.spec.StartupProbe} {
+		if p != nil && p.TerminationGracePeriodSeconds != nil {
+			return time.Duration(*p.TerminationGracePeriodSeconds) * time.Second
+		}
+	}
+	return grace
+}

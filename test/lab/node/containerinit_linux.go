@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package node
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// ContainerMain is the entry of the hidden re-exec, `<program> container-init`. It becomes the
+// container's program, or runs one inside a container that exists, and does not return.
+func ContainerMain() {
+	// Namespaces, users and privileges belong to threads: everything happens on this one.
+	runtime.LockOSThread()
+	unix.CloseOnExec(specFD)
+	unix.CloseOnExec(errorFD)
+	spec, err := readOrder()
+	if err == nil {
+		if spec.JoinPID != 0 {
+			err = join(spec)
+		} else {
+			err = become(spec)
+		}
+	}
+	_, _ = os.NewFile(errorFD, "error").WriteString(err.Error())
+	os.Exit(126)
+}
+
+func readOrder() (initSpec, error) {
+	var spec initSpec
+	in := os.NewFile(specFD, "order")
+	defer func() { _ = in.Close() }()
+	if err := json.NewDecoder(in).Decode(&spec); err != nil {
+		return spec, fmt.Errorf("%s is called by the lab's node only: %w", initCommand, err)
+	}
+	return spec, nil
+}
+
+// become makes the container around this process and replaces it by the container's program.
+func become(spec initSpec) error {
+	unix.Umask(0o022)
+	if err := makeRoot(spec.Root); err != nil {
+		return err
+	}
+	if err := unix.Sethostname([]byte(spec.Root.Hostname)); err != nil {
+		return fmt.Errorf("set host name: %w", err)
+	}
+	if err := os.MkdirAll(spec.Dir, 0o755); err != nil {
+		return err
+	}
+	if spec.Root.ReadOnly {
+		if err := unix.Mount("", "/", "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, ""); err != nil {
+			return fmt.Errorf("make the root read-only: %w", err)
+		}
+	}
+	if err := spec.User.apply(); err != nil {
+		return err
+	}
+	if err := os.Chdir(spec.Dir); err != nil {
+		return err
+	}
+	program, err := lookPath(spec.Argv[0], spec.Env)
+	if err != nil {
+		return err
+	}
+	if err := unix.Exec(program, spec.Argv, spec.Env); err != nil {
+		return fmt.Errorf("exec %s: %w", program, err)
+	}
+	return nil
+}
+
+// apply gives up root's rights. Groups come first: a user may not change them.
+func (u userSpec) apply() error {
+	if u.DropCapabilities {
+		for c := uintptr(0); c <= unix.CAP_LAST_CAP; c++ {
+			if err := unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0); err != nil && !errors.Is(err, unix.EINVAL) {
+				return fmt.Errorf("drop capability %d: %w", c, err)
+			}
+		}
+	}
+	if err := syscall.Setgroups(u.Groups); err != nil {
+		return fmt.Errorf("set groups: %w", err)
+	}
+	if err := syscall.Setgid(u.GID); err != nil {
+		return fmt.Errorf("set group %d: %w", u.GID, err)
+	}
+	if err := syscall.Setuid(u.UID); err != nil {
+		return fmt.Errorf("set user %d: %w", u.UID, err)
+	}
+	if u.NoNewPrivileges {
+		if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+			return fmt.Errorf("forbid new privileges: %w", err)
+		}
+	}
+	return nil
+}
+
+// lookPath finds a program by the container's own PATH: the agent's means nothing here.
+func lookPath(name string, env []string) (string, error) {
+	if strings.Contains(name, "/") {
+		return name, nil
+	}
+	path := defaultPath
+	for _, kv := range env {
+		if value, ok := strings.CutPrefix(kv, "PATH="); ok {
+			path = value
+		}
+	}
+	for _, dir := range filepath.SplitList(path) {
+		if file := filepath.Join(dir, name); unix.Access(file, unix.X_OK) == nil {
+			return file, nil
+		}
+	}
+	return "", fmt.Errorf("program %q is not in the container's PATH %s", name, path)
+}
+
+// join runs a program inside a container that exists, as its child, and ends with its exit code.
+func join(spec initSpec) error {
+	// A thread that shares its root with others cannot enter a mount namespace.
+	if err := unix.Unshare(unix.CLONE_FS); err != nil {
+		return fmt.Errorf("unshare: %w", err)
+	}
+	if err := enter(spec.JoinPID, "net", "ipc", "uts", "pid", "mnt"); err != nil {
+		return err
+	}
+	program, err := lookPath(spec.Argv[0], spec.Env)
+	if err != nil {
+		return err
+	}
+	cmd := &exec.Cmd{Path: program, Args: spec.Argv, Env: spec.Env, Dir: spec.Dir, Stdout: os.Stdout, Stderr: os.Stderr}
+	groups := make([]uint32, 0, len(spec.User.Groups))
+	for _, g := range spec.User.Groups {
+		groups = append(groups, uint32(g))
+	}
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		// The program must not outlive a probe that gave up on it.
+		Pdeathsig:  syscall.SIGKILL,
+		Credential: &syscall.Credential{Uid: uint32(spec.User.UID), Gid: uint32(spec.User.GID), Groups: groups},
+	}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	_ = unix.Close(errorFD)
+	err = cmd.Wait()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		os.Exit(126)
+	}
+	if code := cmd.ProcessState.ExitCode(); code >= 0 {
+		os.Exit(code)
+	}
+	os.Exit(137)
+	return nil
+}
+
+// enter moves this thread into the namespaces of a process. All are opened first: after the mount
+// namespace is entered, /proc is another.
+func enter(pid int, kinds ...string) error {
+	fds := make([]int, 0, len(kinds))
+	for _, kind := range kinds {
+		fd, err := unix.Open(fmt.Sprintf("/proc/%d/ns/%s", pid, kind), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return fmt.Errorf("the container has ended: %w", err)
+		}
+		fds = append(fds, fd)
+	}
+	for i, fd := range fds {
+		if err := unix.Setns(fd, 0); err != nil {
+			return fmt.Errorf("enter %s namespace: %w", kinds[i], err)
+		}
+		_ = unix.Close(fd)
+	}
+	return nil
+}

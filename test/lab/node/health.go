@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package node
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// errUnhealthy is why a container is stopped whose startup or liveness probe failed.
+var errUnhealthy = errors.New("its probe failed")
+
+// probe runs the container's hook and probes until ctx ends: postStart, then startup alone, then
+// readiness and liveness side by side.
+func (c *container) probe(ctx context.Context, proc *process, stop context.CancelCauseFunc) {
+	if hook := c.spec.Lifecycle; hook != nil && hook.PostStart != nil {
+		if err := c.hook(ctx, proc, hook.PostStart); err != nil {
+			stop(fmt.Errorf("postStart: %w", err))
+			return
+		}
+	}
+	if !c.awaitStartup(ctx, proc, stop) {
+		return
+	}
+	c.markStarted(proc)
+	var probes sync.WaitGroup
+	if spec := c.spec.ReadinessProbe; spec != nil {
+		p := c.prober(spec, proc, false, func(ok bool, err error) { c.setReady(proc, ok, err) })
+		probes.Go(func() { p.run(ctx) })
+	} else {
+		c.setReady(proc, true, nil)
+	}
+	if spec := c.spec.LivenessProbe; spec != nil {
+		p := c.prober(spec, proc, true, func(ok bool, err error) { c.live("Liveness", ok, err, stop) })
+		probes.Go(func() { p.run(ctx) })
+	}
+	probes.Wait()
+}
+
+// awaitStartup waits until the startup probe passes; false when it does not.
+func (c *container) awaitStartup(ctx context.Context, proc *process, stop context.CancelCauseFunc) bool {
+	spec := c.spec.StartupProbe
+	if spec == nil {
+		return ctx.Err() == nil
+	}
+	started := false
+	starting, done := context.WithCancel(ctx)
+	defer done()
+	c.prober(spec, proc, false, func(ok bool, err error) {
+		if ok {
+			started = true
+			done()
+			return
+		}
+		c.live("Startup", ok, err, stop)
+	}).run(starting)
+	return started && ctx.Err() == nil
+}
+
+func (c *container) live(kind string, ok bool, err error, stop context.CancelCauseFunc) {
+	if ok {
+		return
+	}
+	c.pod.event(corev1.EventTypeWarning, "Unhealthy", fmt.Sprintf("%s probe of %s failed: %v", kind, c.spec.Name, err))
+	stop(errUnhealthy)
+}
+
+func (c *container) markStarted(proc *process) {
+	c.pod.change(func() {
+		if c.proc == proc {
+			c.started = true
+		}
+	})
+	c.startedOnce.Do(func() { close(c.onStarted) })
+}
+
+// setReady takes a readiness result, unless the process has ended meanwhile.
+func (c *container) setReady(proc *process, ready bool, err error) {
+	lost := false
+	c.pod.change(func() {
+		if c.proc == proc {
+			lost = c.ready && !ready
+			c.ready = ready
+		}
+	})
+	if lost {
+		c.pod.event(corev1.EventTypeWarning, "Unhealthy", fmt.Sprintf("Readiness probe of %s failed: %v", c.spec.Name, err))
+	}
+}
+
+func (c *container) prober(spec *corev1.Probe, proc *process, initial bool, settled func(bool, error)) *prober {
+	return &prober{
+		spec: spec, clock: c.pod.agent.clock, started: proc.began, initial: initial, settled: settled,
+		check: func(ctx context.Context) error { return c.check(ctx, proc, spec.ProbeHandler) },
+	}
+}
+
+func (c *container) check(ctx context.Context, proc *process, h corev1.ProbeHandler) error {
+	host := c.pod.ip.String()
+	switch {
+	case h.HTTPGet != nil:
+		port, err := portNumber(h.HTTPGet.Port, c.spec)
+		if err != nil {
+			return err
+		}
+		return checkHTTP(ctx, host, port, h.HTTPGet)
+	case h.TCPSocket != nil:
+		port, err := portNumber(h.TCPSocket.Port, c.spec)
+		if err != nil {
+			return err
+		}
+		if h.TCPSocket.Host != "" {
+			host = h.TCPSocket.Host
+		}
+		return checkTCP(ctx, host, port)
+	case h.GRPC != nil:
+		return checkGRPC(ctx, host, h.GRPC)
+	case h.Exec != nil:
+		return c.exec(ctx, proc, h.Exec.Command)
+	}
+	return errNoHandler
+}
+
+// exec runs a command inside the container; an exit code other than 0 is an error with its output.
+func (c *container) exec(ctx context.Context, proc *process, command []string) error {
+	spec := initSpec{JoinPID: proc.pid(), User: proc.spec.User, Argv: command, Env: proc.spec.Env, Dir: proc.spec.Dir}
+	outRead, outWrite, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = outRead.Close() }()
+	s, err := initProcess(c.pod.agent.exe, spec, outWrite)
+	if err == nil {
+		err = s.start(c.pod.netns)
+	}
+	_ = outWrite.Close()
+	if err != nil {
+		return err
+	}
+	unwatch := context.AfterFunc(ctx, func() { _ = s.cmd.Process.Kill() })
+	defer unwatch()
+	var said bytes.Buffer
+	_, _ = io.Copy(&said, io.LimitReader(outRead, 10<<10))
+	if err := s.cmd.Wait(); err != nil {
+		return fmt.Errorf("%w: %s", err, bytes.TrimSpace(said.Bytes()))
+	}
+	return ctx.Err()
+}
+
+// hook runs a lifecycle handler.
+func (c *container) hook(ctx context.Context, proc *process, h *corev1.LifecycleHandler) error {
+	switch {
+	case h.Exec != nil:
+		return c.exec(ctx, proc, h.Exec.Command)
+	case h.HTTPGet != nil:
+		return c.check(ctx, proc, corev1.ProbeHandler{HTTPGet: h.HTTPGet})
+	case h.Sleep != nil:
+		wait(ctx, c.pod.agent.clock, time.Duration(h.Sleep.Seconds)*time.Second)
+	}
+	return nil
+}
+
+// preStop runs the hook before SIGTERM. Its failure is told and changes nothing.
+func (c *container) preStop(ctx context.Context, proc *process) {
+	if c.spec.Lifecycle == nil || c.spec.Lifecycle.PreStop == nil {
+		return
+	}
+	if err := c.hook(ctx, proc, c.spec.Lifecycle.PreStop); err != nil {
+		c.pod.event(corev1.EventTypeWarning, "FailedPreStopHook", fmt.Sprintf("container %s: %v", c.spec.Name, err))
+	}
+}

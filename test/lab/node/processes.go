@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package node
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"isthmus.dev/isthmus/test/lab/state"
+)
+
+const (
+	proxyImage = "proxyv2"
+	hubImage   = "isthmus-hub"
+	// proxyLook is how often a proxy pod is searched for its Envoy, which its agent starts late and
+	// may start again.
+	proxyLook = time.Second
+)
+
+// processTable is the list of the node's pod processes, for the lab's state file.
+type processTable struct {
+	cluster string
+	changed chan struct{}
+	mu      sync.Mutex
+	of      map[*process][]state.Process
+	proxies map[*process]bool
+}
+
+func newProcessTable(cluster string) *processTable {
+	return &processTable{cluster: cluster, changed: make(chan struct{}, 1),
+		of: map[*process][]state.Process{}, proxies: map[*process]bool{}}
+}
+
+func (t *processTable) add(c *container, p *process) {
+	component := state.Pod
+	if p.image.name == hubImage {
+		component = state.Hub
+	}
+	t.mu.Lock()
+	t.of[p] = []state.Process{t.entry(component, c.pod.name(), p.pid(), p.log)}
+	if p.image.name == proxyImage {
+		t.proxies[p] = true
+	}
+	t.mu.Unlock()
+	t.touch()
+}
+
+func (t *processTable) entry(component, name string, pid int, log string) state.Process {
+	started, _ := state.StartTime(pid)
+	return state.Process{Cluster: t.cluster, Component: component, Name: name, PID: pid, StartTime: started, Log: log}
+}
+
+func (t *processTable) remove(p *process) {
+	t.mu.Lock()
+	delete(t.of, p)
+	delete(t.proxies, p)
+	t.mu.Unlock()
+	t.touch()
+}
+
+func (t *processTable) touch() {
+	select {
+	case t.changed <- struct{}{}:
+	default:
+	}
+}
+
+// run tells publish each change until ctx ends, and keeps looking for Envoys.
+func (t *processTable) run(ctx context.Context, publish func([]state.Process)) {
+	if publish == nil {
+		return
+	}
+	look := time.NewTicker(proxyLook)
+	defer look.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-look.C:
+			if !t.findProxies() {
+				continue
+			}
+		case <-t.changed:
+			t.findProxies()
+		}
+		publish(t.list())
+	}
+}
+
+// list returns all processes, by name, component and pid.
+func (t *processTable) list() []state.Process {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var all []state.Process
+	for _, some := range t.of {
+		all = append(all, some...)
+	}
+	slices.SortFunc(all, func(a, b state.Process) int {
+		if c := strings.Compare(a.Name, b.Name); c != 0 {
+			return c
+		}
+		if c := strings.Compare(a.Component, b.Component); c != 0 {
+			return c
+		}
+		return a.PID - b.PID
+	})
+	return all
+}
+
+// findProxies looks for the Envoy below each proxy pod's agent; true when one is new or gone.
+func (t *processTable) findProxies() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	changed := false
+	for p := range t.proxies {
+		have := t.of[p]
+		next := have[:1:1]
+		if pid := descendant(p.pid(), "envoy"); pid != 0 {
+			next = append(next, t.entry(state.Proxy, have[0].Name, pid, p.log))
+		}
+		if !slices.Equal(have, next) {
+			t.of[p], changed = next, true
+		}
+	}
+	return changed
+}
+
+// descendant returns the first process of that name below pid; 0 when there is none.
+func descendant(pid int, name string) int {
+	tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	if err != nil {
+		return 0
+	}
+	for _, task := range tasks {
+		children, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/children", pid, task.Name()))
+		for _, field := range strings.Fields(string(children)) {
+			child, err := strconv.Atoi(field)
+			if err != nil {
+				continue
+			}
+			if comm, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", child)); strings.TrimSpace(string(comm)) == name {
+				return child
+			}
+			if found := descendant(child, name); found != 0 {
+				return found
+			}
+		}
+	}
+	return 0
+}
