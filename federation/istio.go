@@ -50,10 +50,28 @@ func RemoteName(key ServiceKey, cluster string) string {
 	return key.Name + "." + key.Namespace + "." + cluster
 }
 
-// unresolvedHost is a name that no ServiceEntry has: its share answers 500, as the Gateway API demands of a
+// NamedClusters are, by service, the clusters whose RemoteHost a generated route names, sorted.
+func NamedClusters(route *gatewayv1.HTTPRoute) map[ServiceKey][]string {
+	named := map[ServiceKey][]string{}
+	for _, ref := range backendsOf(route) {
+		host, ours := strings.CutSuffix(string(ref.Name), hostSuffix)
+		parts := strings.Split(host, ".")
+		if !ours || len(parts) != 3 || deref(ref.Kind) != hostnameKind {
+			continue
+		}
+		key := ServiceKey{Name: parts[0], Namespace: parts[1]}
+		if !slices.Contains(named[key], parts[2]) {
+			named[key] = append(named[key], parts[2])
+			slices.Sort(named[key])
+		}
+	}
+	return named
+}
+
+// unresolvedHost is a name that no ServiceEntry can have: its share answers 500, as the Gateway API demands of a
 // backend that cannot be resolved.
 func unresolvedHost(key ServiceKey) gatewayv1.ObjectName {
-	return gatewayv1.ObjectName(key.Name + "." + key.Namespace + ".unresolved" + hostSuffix)
+	return gatewayv1.ObjectName(key.Name + "." + key.Namespace + ".isthmus.invalid")
 }
 
 // backendValue is the value of BackendHeader for one port of a service.
