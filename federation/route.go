@@ -130,7 +130,12 @@ func (s routePlanner) planMember(m RouteMember) MemberRoute {
 	if len(refs) == 0 || s.Route.DeletionTimestamp != nil {
 		return MemberRoute{}
 	}
-	if m.Synced && !m.HasNamespace {
+	if !m.Synced {
+		// Its hosts and its route are not known: a plan made now would drop what it does not see.
+		return MemberRoute{Refused: condition(v1alpha1.PlanWritten, metav1.ConditionFalse, v1alpha1.ReasonSyncing,
+			fmt.Sprintf("the contents of %s have not been read yet: what it holds stays as it is", m.Name))}
+	}
+	if !m.HasNamespace {
 		return MemberRoute{Refused: condition(v1alpha1.PlanWritten, metav1.ConditionFalse, v1alpha1.ReasonNamespaceMissing,
 			fmt.Sprintf("%s has no namespace %s: create it there, and the route follows", m.Name, s.Route.Namespace))}
 	}
