@@ -68,7 +68,7 @@ test-unit: need-go $(REPORT) ## Unit, golden and property tests: seconds, no roo
 .PHONY: test-apiserver
 test-apiserver: need-go $(REPORT) ## The controllers against real API servers, with the race detector.
 	@$(if $(RACE),,echo "without the race detector, which needs a C compiler: apt-get install gcc libc6-dev";) \
-	assets=$${KUBEBUILDER_ASSETS:-$$($(GO) run ./cmd/isthmus-lab tools --envtest-dir)}; \
+	assets=$${KUBEBUILDER_ASSETS:-$$($(GO) run ./cmd/isthmus-lab tools --envtest)}; \
 	KUBEBUILDER_ASSETS=$$assets $(SUITE) apiserver -- $(GO) test -json $(RACE) -count=1 -p 2 -timeout 15m -tags apiserver ./controllers/... ./test/apiserver/...
 
 .PHONY: test-e2e
@@ -180,4 +180,4 @@ need-kubeconfig:
 
 .PHONY: kubectl
 kubectl: need-go
-	@mkdir -p bin; ln -sf "$$($(GO) run ./cmd/isthmus-lab tools --envtest-dir)/kubectl" bin/kubectl
+	@mkdir -p bin; ln -sf "$$($(GO) run ./cmd/isthmus-lab tools --envtest)/kubectl" bin/kubectl
