@@ -166,3 +166,35 @@ func trafficShifted(s RouteSnapshot, plan RoutePlan) metav1.Condition {
 	}
 	return condition(v1alpha1.RouteTrafficShifted, metav1.ConditionFalse, v1alpha1.ReasonAsIntended, "every share is where its intent says")
 }
+
+// RoutePlanName is the name of the RoutePlan of a route in a member.
+func RoutePlanName(kind, route, member string) string {
+	return boundedName(253, kind, route, member)
+}
+
+// UnfitShares names the clusters that take no share because they are not fit, and why; empty when there are none.
+func UnfitShares(rules []v1alpha1.PlannedRule) string {
+	var why []string
+	for _, rule := range rules {
+		for _, b := range rule.Backends {
+			text := b.Cluster + ": " + b.Message
+			if b.Reason == v1alpha1.WeightUnfit && !slices.Contains(why, text) {
+				why = append(why, text)
+			}
+		}
+	}
+	slices.Sort(why)
+	return strings.Join(why, "; ")
+}
+
+// ExplainShift says in a line what moved in a member and why.
+func ExplainShift(was, is v1alpha1.RoutePlanStatus) string {
+	text := fmt.Sprintf("requests that enter %s: %s", is.Member, is.Summary)
+	if was.Summary != "" {
+		text += ", before: " + was.Summary
+	}
+	if why := UnfitShares(is.Rules); why != "" {
+		text += " (" + why + ")"
+	}
+	return text
+}
