@@ -152,3 +152,13 @@ func clustersResolved(s PolicySnapshot) metav1.Condition {
 	}
 	return c
 }
+
+// HasListener tells whether a Gateway has a listener of that name.
+func HasListener(g *gatewayv1.Gateway, name string) bool {
+	return slices.ContainsFunc(g.Spec.Listeners, func(l gatewayv1.Listener) bool { return string(l.Name) == name })
+}
+
+// HasRule tells whether a route has a rule of that name.
+func HasRule(r *gatewayv1.HTTPRoute, name string) bool {
+	return slices.ContainsFunc(r.Spec.Rules, func(rule gatewayv1.HTTPRouteRule) bool { return string(deref(rule.Name)) == name })
+}
