@@ -155,11 +155,20 @@ func (m GatewayMember) waitsFor(namespace string) string {
 		return m.Problem
 	case m.Observed == nil:
 		return "not written yet"
-	case !conditionTrue(m.Observed.Status.Conditions, string(gatewayv1.GatewayConditionProgrammed)):
-		return "its gateway is not programmed yet: " + conditionMessage(m.Observed.Status.Conditions,
-			string(gatewayv1.GatewayConditionProgrammed))
-	case len(m.Observed.Status.Addresses) == 0:
-		return "its gateway has no address yet"
+	}
+	if why := GatewayWaitsFor(m.Observed); why != "" {
+		return "its gateway " + why
+	}
+	return ""
+}
+
+// GatewayWaitsFor says what keeps a member's Gateway from serving; empty when nothing does.
+func GatewayWaitsFor(g *gatewayv1.Gateway) string {
+	switch {
+	case !conditionTrue(g.Status.Conditions, string(gatewayv1.GatewayConditionProgrammed)):
+		return "is not programmed yet: " + conditionMessage(g.Status.Conditions, string(gatewayv1.GatewayConditionProgrammed))
+	case len(g.Status.Addresses) == 0:
+		return "has no address yet"
 	}
 	return ""
 }
