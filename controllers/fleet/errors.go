@@ -73,6 +73,8 @@ type UnsupportedError struct {
 	ObjectRef
 	// Field is the path of the field, such as .spec.rules[0].retry; empty when the kind is missing.
 	Field string
+	// watched kinds wake the wish when they appear.
+	watched bool
 }
 
 func (e *UnsupportedError) Error() string {

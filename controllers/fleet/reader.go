@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package fleet
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/apiutil"
+)
+
+// reader reads a member's caches.
+type reader struct{ member *member }
+
+// Get implements client.Reader.
+func (r reader) Get(ctx context.Context, key client.ObjectKey, obj client.Object, opts ...client.GetOption) error {
+	entry, err := r.of(obj, "")
+	if err != nil {
+		return err
+	}
+	return entry.Get(ctx, key, obj, opts...)
+}
+
+// List implements client.Reader.
+func (r reader) List(ctx context.Context, list client.ObjectList, opts ...client.ListOption) error {
+	entry, err := r.of(list, "List")
+	if err != nil {
+		return err
+	}
+	return entry.List(ctx, list, opts...)
+}
+
+func (r reader) of(obj runtime.Object, suffix string) (*kindCache, error) {
+	gvk, err := apiutil.GVKForObject(obj, r.member.opts.Scheme)
+	if err != nil {
+		return nil, err
+	}
+	gvk.Kind = strings.TrimSuffix(gvk.Kind, suffix)
+	return r.member.cacheOf(gvk)
+}
+
+// cacheOf finds the informer that serves a kind. A kind that the member lacks is a meta.NoKindMatchError, one not
+// read yet an ErrNotSynced, one that nobody asked to cache a cache.ErrResourceNotCached.
+func (m *member) cacheOf(gvk schema.GroupVersionKind) (*kindCache, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	state, ok := m.kinds[gvk]
+	switch {
+	case !ok:
+		return nil, &cache.ErrResourceNotCached{GVK: gvk}
+	case state.serving != nil:
+		return state.serving, nil
+	case state.missing:
+		return nil, &meta.NoKindMatchError{GroupKind: gvk.GroupKind(), SearchedVersions: []string{gvk.Version}}
+	}
+	return nil, fmt.Errorf("member %s: %s: %w", m.name, gvk.GroupKind(), ErrNotSynced)
+}

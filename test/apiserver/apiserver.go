@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package apiserver runs real API servers for tests: an etcd and a kube-apiserver each, with the CRDs of the
+// Gateway API, of MCS, of Istio and of Isthmus. They start once in a test binary and are shared by its tests, so
+// a test works in namespaces of its own.
+package apiserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/envtest"
+)
+
+var running struct {
+	sync.Mutex
+	main    bool
+	ended   bool
+	servers []*envtest.Environment
+	configs []*rest.Config
+}
+
+// Main is the TestMain of a package that uses Start: it runs the tests and leaves no process behind, also when it
+// is interrupted.
+func Main(m *testing.M) {
+	running.main = true
+	interrupted := make(chan os.Signal, 1)
+	signal.Notify(interrupted, syscall.SIGINT, syscall.SIGTERM)
+	go func() {
+		<-interrupted
+		stop()
+		os.Exit(130)
+	}()
+	code := m.Run()
+	if err := stop(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = max(code, 1)
+	}
+	os.Exit(code)
+}
+
+// Start returns admin configs of n API servers, always the same ones first; those that do not run yet are started.
+func Start(t testing.TB, n int) []*rest.Config {
+	t.Helper()
+	running.Lock()
+	defer running.Unlock()
+	if !running.main {
+		t.Fatal("API servers need func TestMain(m *testing.M) { apiserver.Main(m) } in this package, which stops them")
+	}
+	if running.ended {
+		t.Fatal("the test binary is ending")
+	}
+	if err := grow(n); err != nil {
+		t.Fatalf("starting API servers: %v", err)
+	}
+	configs := make([]*rest.Config, n)
+	for i := range configs {
+		configs[i] = rest.CopyConfig(running.configs[i])
+	}
+	return configs
+}
+
+func grow(n int) error {
+	missing := n - len(running.configs)
+	if missing <= 0 {
+		return nil
+	}
+	binaries, err := binaryDir()
+	if err != nil {
+		return err
+	}
+	crds, err := crdPaths()
+	if err != nil {
+		return err
+	}
+	servers, configs := make([]*envtest.Environment, missing), make([]*rest.Config, missing)
+	var group errgroup.Group
+	for i := range missing {
+		servers[i] = environment(binaries, crds)
+		running.servers = append(running.servers, servers[i])
+		group.Go(func() (err error) {
+			configs[i], err = servers[i].Start()
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	running.configs = append(running.configs, configs...)
+	return nil
+}
+
+func environment(binaries string, crds []string) *envtest.Environment {
+	return &envtest.Environment{
+		BinaryAssetsDirectory:    binaries,
+		CRDDirectoryPaths:        crds,
+		ErrorIfCRDPathMissing:    true,
+		ControlPlaneStartTimeout: time.Minute,
+		ControlPlaneStopTimeout:  time.Minute,
+	}
+}
+
+func stop() error {
+	running.Lock()
+	defer running.Unlock()
+	running.ended = true
+	var errs []error
+	for _, server := range running.servers {
+		errs = append(errs, server.Stop())
+	}
+	running.servers, running.configs = nil, nil
+	return errors.Join(errs...)
+}
+
+// crdPaths are those of the product's own modules, at the versions that it is built with.
+func crdPaths() ([]string, error) {
+	root, err := goCommand("list", "-m", "-f", "{{.Dir}}")
+	if err != nil {
+		return nil, err
+	}
+	paths := []string{filepath.Join(root, "config", "crd")}
+	for _, module := range []struct{ path, crds string }{
+		{"sigs.k8s.io/gateway-api", "config/crd/standard"},
+		{"sigs.k8s.io/mcs-api", "config/crd"},
+		{"istio.io/api", "kubernetes/customresourcedefinitions.gen.yaml"},
+	} {
+		dir, err := goCommand("list", "-m", "-f", "{{.Dir}}", module.path)
+		if err != nil {
+			return nil, err
+		}
+		paths = append(paths, filepath.Join(dir, filepath.FromSlash(module.crds)))
+	}
+	return paths, nil
+}
+
+func goCommand(args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, "go", args...).Output()
+	if err != nil {
+		return "", fmt.Errorf("go %s: %w", strings.Join(args, " "), err)
+	}
+	return strings.TrimSpace(string(out)), nil
+}
