@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controllers
+
+import (
+	"context"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
+
+	"isthmus.dev/isthmus/api/v1alpha1"
+	"isthmus.dev/isthmus/controllers/fleet"
+	"isthmus.dev/isthmus/federation"
+)
+
+// maxListedExports is how many exports a MemberCluster's status names.
+const maxListedExports = 100
+
+// discover fills in what the member's own objects say of it. What cannot be read now stays as last known.
+func (r *memberReconciler) discover(ctx context.Context, m member, status *v1alpha1.MemberClusterStatus) error {
+	if m.handle != nil {
+		if version := m.handle.State().Version; version != "" {
+			status.KubernetesVersion = version
+		}
+	}
+	spec := m.object.Spec
+	if m.Synced {
+		var nodes corev1.NodeList
+		if err := m.list(ctx, &nodes); err != nil {
+			return err
+		}
+		place := federation.DiscoverPlace(nodes.Items)
+		status.Provider, status.Region, status.Zone = place.Provider, place.Region, place.Zone
+		if err := listExports(ctx, m, status); err != nil {
+			return err
+		}
+	}
+	if spec.Region != "" {
+		status.Region = spec.Region
+	}
+	if spec.Zone != "" {
+		status.Zone = spec.Zone
+	}
+	return nil
+}
+
+func listExports(ctx context.Context, m member, status *v1alpha1.MemberClusterStatus) error {
+	var exports mcsv1beta1.ServiceExportList
+	if err := m.list(ctx, &exports); err != nil {
+		return err
+	}
+	var names []string
+	for i := range exports.Items {
+		service := &corev1.Service{}
+		if !m.get(ctx, exports.Items[i].Namespace, exports.Items[i].Name, service) {
+			service = nil
+		}
+		if (federation.Export{Cluster: m.Name, Service: service}).Refuse() == nil {
+			names = append(names, exports.Items[i].Namespace+"/"+exports.Items[i].Name)
+		}
+	}
+	slices.Sort(names)
+	status.ExportedServiceCount = int32(len(names))
+	status.ExportedServices = names[:min(len(names), maxListedExports)]
+	return nil
+}
+
+// mesh hands the member its east-west gateway, finds its address, and says whether the others can get in.
+func (r *memberReconciler) mesh(ctx context.Context, m member, members []member, status *v1alpha1.MemberClusterStatus) metav1.Condition {
+	no := func(reason, message string) metav1.Condition {
+		return metav1.Condition{Type: v1alpha1.MemberMeshReady, Status: metav1.ConditionFalse, Reason: reason, Message: message}
+	}
+	objects, err := r.eastWestObjects(ctx, m, members)
+	if err != nil {
+		return no(v1alpha1.ReasonWriteFailed, err.Error())
+	}
+	owner := federation.EastWestOwner(m.Name)
+	outcomes := fanOut([]member{m}, owner, func(member) (fleet.Desired, bool) { return fleet.Desired{Objects: objects}, true })
+	gateway := &gatewayv1.Gateway{}
+	found := m.get(ctx, systemNamespace, federation.EastWestGatewayName, gateway) && federation.IsOurs(gateway)
+	if address := eastWestAddress(m.object.Spec.EastWest, gateway); address != "" {
+		status.EastWestAddress = address
+	}
+	switch problem := problemOf(outcomes[m.Name]); {
+	case problem != nil:
+		return no(problem.Reason, problem.Message)
+	case !found:
+		return no(v1alpha1.ReasonGatewayPending, "the east-west gateway has been written and is not seen yet")
+	}
+	if why := federation.GatewayWaitsFor(gateway); why != "" {
+		return no(v1alpha1.ReasonGatewayPending, "the east-west gateway "+why)
+	}
+	return metav1.Condition{Type: v1alpha1.MemberMeshReady, Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonMeshReady,
+		Message: "the other members come in at " + status.EastWestAddress}
+}
+
+func (r *memberReconciler) eastWestObjects(ctx context.Context, m member, members []member) ([]client.Object, error) {
+	s := federation.EastWestSnapshot{Member: m.Member}
+	for _, other := range members {
+		s.Members = append(s.Members, other.Member)
+	}
+	var gateways gatewayv1.GatewayList
+	if err := r.List(ctx, &gateways); err != nil {
+		return nil, err
+	}
+	for i := range gateways.Items {
+		ours, err := r.ourClass(ctx, gateways.Items[i].Spec.GatewayClassName)
+		if err != nil {
+			return nil, err
+		}
+		if ours {
+			s.Gateways = append(s.Gateways, federation.NamespacedName{Namespace: gateways.Items[i].Namespace, Name: gateways.Items[i].Name})
+		}
+	}
+	return clientObjects(federation.PlanEastWest(s)), nil
+}
+
+// eastWestAddress is what the spec gives, else what the gateway's status says; empty while neither does.
+func eastWestAddress(spec *v1alpha1.EastWestSpec, gateway *gatewayv1.Gateway) string {
+	if spec != nil {
+		return net.JoinHostPort(spec.Address, strconv.Itoa(int(spec.Port)))
+	}
+	for _, a := range gateway.Status.Addresses {
+		return net.JoinHostPort(a.Value, strconv.Itoa(federation.EastWestPort))
+	}
+	return ""
+}
+
+// parseAddress reads host:port as eastWestAddress writes it.
+func parseAddress(s string) federation.Address {
+	host, text, err := net.SplitHostPort(s)
+	port, convErr := strconv.ParseInt(text, 10, 32)
+	if err != nil || convErr != nil {
+		return federation.Address{}
+	}
+	return federation.Address{Host: host, Port: int32(port)}
+}
+
+// connectionConditions are Connected and Synced.
+func connectionConditions(m member, problem *metav1.Condition) (metav1.Condition, metav1.Condition) {
+	connected := metav1.Condition{Type: v1alpha1.MemberConnected, Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonConnecting,
+		Message: "connecting"}
+	synced := metav1.Condition{Type: v1alpha1.MemberSynced, Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonUnknownMemberState,
+		Message: "not connected yet"}
+	if m.handle != nil {
+		state := m.handle.State()
+		connected.Reason, connected.Message = state.Reason, state.Message
+		switch state.Phase {
+		case fleet.Connected:
+			connected.Status, connected.Reason = metav1.ConditionTrue, v1alpha1.ReasonConnected
+			connected.Message = "the API server answers"
+		case fleet.Lost:
+			connected.Message = strings.TrimSuffix(state.Message, ".") + "; no traffic is moved by this alone"
+		case fleet.Connecting:
+		}
+		synced.Reason, synced.Message = v1alpha1.ReasonSyncing, state.Message
+		if state.Synced {
+			synced.Status, synced.Reason = metav1.ConditionTrue, v1alpha1.ReasonSynced
+			synced.Message = "its contents have been read"
+		}
+		if state.Synced && len(state.Missing) > 0 {
+			synced.Reason = v1alpha1.ReasonMissingKinds
+			synced.Message = "its contents have been read; it lacks " + strings.Join(state.Missing, ", ") + ": install their CRDs"
+		}
+	}
+	if problem != nil {
+		if connected.Status == metav1.ConditionTrue {
+			// The last good credentials still work: say what is wrong with the new ones, and change nothing else.
+			connected.Message = "the last good kubeconfig is still in use; the new one cannot be: " + problem.Message
+			connected.Reason = problem.Reason
+		} else {
+			connected.Status, connected.Reason, connected.Message = problem.Status, problem.Reason, problem.Message
+		}
+	}
+	return connected, synced
+}
+
+// namedElsewhere tells whether routes of other members still send to a cluster.
+func (r *memberReconciler) namedElsewhere(ctx context.Context, cluster string) bool {
+	members, err := r.members(ctx)
+	if err != nil {
+		return true
+	}
+	for _, m := range members {
+		var routes gatewayv1.HTTPRouteList
+		if m.Name == cluster || m.list(ctx, &routes, client.MatchingLabels{v1alpha1.LabelManagedBy: v1alpha1.ManagedBy}) != nil {
+			continue
+		}
+		for i := range routes.Items {
+			for _, clusters := range federation.NamedClusters(&routes.Items[i]) {
+				if slices.Contains(clusters, cluster) {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}

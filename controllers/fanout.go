@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controllers
+
+import (
+	"errors"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/go-multierror"
+
+	"isthmus.dev/isthmus/controllers/fleet"
+	"isthmus.dev/isthmus/federation"
+)
+
+// fanOut hands every member its part of a plan and says how far each has come: nil for a member that holds the
+// newest wish, else why not. It never waits: a member writes from its own queue, and its outcome wakes the key
+// again. A member that has not been read is given nothing, so that what it holds stays.
+func fanOut(members []member, owner federation.Owner, wish func(member) (fleet.Desired, bool)) map[string]error {
+	outcomes := map[string]error{}
+	for _, m := range members {
+		if m.handle == nil {
+			outcomes[m.Name] = &fleet.WaitingError{Member: m.Name, For: "its connection"}
+			continue
+		}
+		desired, wanted := wish(m)
+		if wanted && (m.Synced || len(desired.Objects) == 0) {
+			desired.Owner, desired.Prune = owner, kindsOf(owner.Noun)
+			m.handle.Submit(desired)
+		}
+		if err := m.handle.Outcome(owner); !errors.Is(err, fleet.ErrNoWish) {
+			outcomes[m.Name] = err
+		} else if !m.Synced {
+			outcomes[m.Name] = &fleet.WaitingError{Member: m.Name, For: "its contents to be read"}
+		}
+	}
+	return outcomes
+}
+
+// failures joins the outcomes that need somebody's attention into one error, sorted by member and on one line;
+// what is merely on its way is not a failure.
+func failures(outcomes map[string]error) error {
+	var all *multierror.Error
+	for _, err := range outcomes {
+		if err != nil && !errors.Is(err, fleet.ErrPending) {
+			all = multierror.Append(all, err)
+		}
+	}
+	if all == nil {
+		return nil
+	}
+	slices.SortFunc(all.Errors, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
+	all.ErrorFormat = func(errs []error) string {
+		texts := make([]string, len(errs))
+		for i, err := range errs {
+			texts[i] = err.Error()
+		}
+		return strings.Join(texts, "; ")
+	}
+	return all
+}
+
+// inFlight tells whether a wish is merely queued: its outcome follows at once, and there is nothing to report yet.
+func inFlight(err error) bool {
+	var waiting *fleet.WaitingError
+	return errors.Is(err, fleet.ErrPending) && !errors.As(err, &waiting)
+}

@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controllers
+
+import (
+	"context"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"isthmus.dev/isthmus/controllers/fleet"
+	"isthmus.dev/isthmus/federation"
+)
+
+// gatewayReconciler answers: what Gateway does each member get for a hub Gateway, and who serves it?
+type gatewayReconciler struct {
+	client.Client
+	gatherer
+	triggers *triggers
+	metrics  *metrics
+}
+
+func (r *gatewayReconciler) setup(mgr ctrl.Manager) error {
+	return ctrl.NewControllerManagedBy(mgr).Named("gateway").For(&gatewayv1.Gateway{}).
+		Watches(&gatewayv1.GatewayClass{}, handler.EnqueueRequestsFromMapFunc(r.ofClass)).
+		Watches(&gatewayv1.HTTPRoute{}, handler.EnqueueRequestsFromMapFunc(ofRoute)).
+		WatchesRawSource(&r.triggers.gateways).
+		Complete(r)
+}
+
+func (r *gatewayReconciler) ofClass(ctx context.Context, o client.Object) []reconcile.Request {
+	var list gatewayv1.GatewayList
+	if err := r.List(ctx, &list); err != nil {
+		return nil
+	}
+	var out []reconcile.Request
+	for i := range list.Items {
+		if string(list.Items[i].Spec.GatewayClassName) == o.GetName() {
+			out = append(out, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&list.Items[i])})
+		}
+	}
+	return out
+}
+
+func ofRoute(_ context.Context, o client.Object) []reconcile.Request {
+	route := o.(*gatewayv1.HTTPRoute)
+	var out []reconcile.Request
+	for _, ref := range route.Spec.ParentRefs {
+		if key, ok := gatewayKey(ref, route.Namespace); ok {
+			out = append(out, reconcile.Request{NamespacedName: key})
+		}
+	}
+	return out
+}
+
+// Reconcile plans one hub Gateway.
+func (r *gatewayReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+	members, err := r.members(ctx)
+	if err != nil {
+		return ctrl.Result{}, err
+	}
+	gateway, err := r.gateway(ctx, req.NamespacedName)
+	if err != nil {
+		return ctrl.Result{}, err
+	}
+	// Who may come in at the east-west gateways follows from which Gateways there are.
+	for _, m := range members {
+		r.triggers.members.wake("", m.Name)
+	}
+	owner := federation.GatewayOwner(req.Namespace, req.Name)
+	if gateway == nil {
+		fanOut(members, owner, func(member) (fleet.Desired, bool) { return fleet.Desired{}, true })
+		return ctrl.Result{}, nil
+	}
+	snapshot := r.snapshot(ctx, gateway, members)
+	started := time.Now()
+	plan := federation.PlanGateway(snapshot)
+	r.metrics.planned(nounGateway, started)
+	outcomes := fanOut(members, owner, func(m member) (fleet.Desired, bool) {
+		if object := plan.Objects[m.Name]; object != nil && !m.leaving {
+			return fleet.Desired{Objects: []client.Object{object}}, true
+		}
+		return fleet.Desired{}, true
+	})
+	for i := range snapshot.Members {
+		if err := outcomes[snapshot.Members[i].Name]; err != nil && !inFlight(err) {
+			snapshot.Members[i].Problem = err.Error()
+		}
+	}
+	return ctrl.Result{}, r.report(ctx, gateway, federation.PlanGateway(snapshot).Status)
+}
+
+func (r *gatewayReconciler) snapshot(ctx context.Context, gateway *gatewayv1.Gateway, members []member) federation.GatewaySnapshot {
+	s := federation.GatewaySnapshot{Gateway: gateway, Attached: r.attached(ctx, gateway)}
+	for _, m := range members {
+		if m.leaving {
+			continue
+		}
+		gm := federation.GatewayMember{Member: m.Member, HasNamespace: m.hasNamespace(ctx, gateway.Namespace)}
+		observed := &gatewayv1.Gateway{}
+		if m.get(ctx, gateway.Namespace, gateway.Name, observed) && federation.IsOurs(observed) {
+			gm.Observed = observed
+		}
+		s.Members = append(s.Members, gm)
+	}
+	return s
+}
+
+// attached counts the routes on each listener.
+func (r *gatewayReconciler) attached(ctx context.Context, gateway *gatewayv1.Gateway) map[gatewayv1.SectionName]int32 {
+	counts := map[gatewayv1.SectionName]int32{}
+	routes := routesOfGateway(ctx, r.Client, client.ObjectKeyFromObject(gateway))
+	for i := range routes {
+		parents, err := r.parents(ctx, &routes[i])
+		if err != nil {
+			continue
+		}
+		on := map[gatewayv1.SectionName]bool{}
+		for _, p := range parents {
+			if client.ObjectKeyFromObject(p.Gateway) != (types.NamespacedName{Namespace: gateway.Namespace, Name: gateway.Name}) {
+				continue
+			}
+			for _, l := range p.Listeners {
+				on[l] = true
+			}
+		}
+		for l := range on {
+			counts[l]++
+		}
+	}
+	return counts
+}
+
+func (r *gatewayReconciler) report(ctx context.Context, gateway *gatewayv1.Gateway, status gatewayv1.GatewayStatus) error {
+	changed := gateway.DeepCopy()
+	changed.Status.Addresses = status.Addresses
+	changed.Status.Conditions = mergeConditions(gateway.Status.Conditions, status.Conditions...)
+	for i := range status.Listeners {
+		for _, have := range gateway.Status.Listeners {
+			if have.Name == status.Listeners[i].Name {
+				status.Listeners[i].Conditions = mergeConditions(have.Conditions, status.Listeners[i].Conditions...)
+			}
+		}
+		status.Listeners[i].Conditions = mergeConditions(nil, status.Listeners[i].Conditions...)
+	}
+	changed.Status.Listeners = status.Listeners
+	return patchStatus(ctx, r.Client, gateway, changed)
+}

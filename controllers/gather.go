@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controllers
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+
+	discoveryv1 "k8s.io/api/discovery/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
+
+	"isthmus.dev/isthmus/api/v1alpha1"
+	"isthmus.dev/isthmus/controllers/fleet"
+	"isthmus.dev/isthmus/federation"
+)
+
+// systemNamespace holds what belongs to Isthmus itself, in the hub and in each member.
+const systemNamespace = v1alpha1.SystemNamespace
+
+// memberSource is what the reconcilers need of the fleet.
+type memberSource interface {
+	Member(name string) (fleet.Member, bool)
+}
+
+// gatherer reads snapshots from the hub's cache and the members'. It never waits for a member.
+type gatherer struct {
+	hub   client.Reader
+	fleet memberSource
+}
+
+// member is a MemberCluster, what is known of it, and the way to its cache.
+type member struct {
+	federation.Member
+	object *v1alpha1.MemberCluster
+	// handle is nil while nothing was ever connected.
+	handle fleet.Member
+	// leaving is whether the MemberCluster is being deleted: it exports nothing any more.
+	leaving bool
+}
+
+// members reads all members, sorted by name.
+func (g gatherer) members(ctx context.Context) ([]member, error) {
+	var list v1alpha1.MemberClusterList
+	if err := g.hub.List(ctx, &list); err != nil {
+		return nil, err
+	}
+	members := make([]member, 0, len(list.Items))
+	for i := range list.Items {
+		members = append(members, g.member(&list.Items[i]))
+	}
+	slices.SortFunc(members, func(a, b member) int { return strings.Compare(a.Name, b.Name) })
+	return members, nil
+}
+
+func (g gatherer) member(mc *v1alpha1.MemberCluster) member {
+	m := member{object: mc, leaving: mc.DeletionTimestamp != nil, Member: federation.Member{
+		Name: mc.Name, Region: mc.Status.Region, Zone: mc.Status.Zone,
+		GatewayClassName: mc.Spec.GatewayClassName, TrustDomain: mc.Spec.TrustDomain,
+		EastWest: parseAddress(mc.Status.EastWestAddress)}}
+	if handle, ok := g.fleet.Member(mc.Name); ok {
+		state := handle.State()
+		m.handle = handle
+		m.Reachable, m.Synced = state.Phase == fleet.Connected, state.Synced
+	}
+	return m
+}
+
+// get reads an object of a member; false where it is absent or the member has not been read.
+func (m member) get(ctx context.Context, namespace, name string, into client.Object) bool {
+	return m.handle != nil && m.handle.Reader().Get(ctx, types.NamespacedName{Namespace: namespace, Name: name}, into) == nil
+}
+
+// list reads objects of a member, as far as they have been read.
+func (m member) list(ctx context.Context, into client.ObjectList, opts ...client.ListOption) error {
+	if m.handle == nil {
+		return nil
+	}
+	err := m.handle.Reader().List(ctx, into, opts...)
+	if errors.Is(err, fleet.ErrNotSynced) || meta.IsNoMatchError(err) {
+		return nil
+	}
+	return err
+}
+
+func (m member) hasNamespace(ctx context.Context, name string) bool {
+	namespace := &metav1.PartialObjectMetadata{}
+	namespace.SetGroupVersionKind(namespaceKind)
+	return m.get(ctx, "", name, namespace)
+}
+
+// readyEndpoints of a Service, and whether that is known.
+func (m member) readyEndpoints(ctx context.Context, key federation.ServiceKey) (int, error) {
+	var slices discoveryv1.EndpointSliceList
+	if err := m.list(ctx, &slices, client.InNamespace(key.Namespace),
+		client.MatchingLabels{discoveryv1.LabelServiceName: key.Name}); err != nil {
+		return 0, err
+	}
+	n := 0
+	for i := range slices.Items {
+		n += readyEndpoints(&slices.Items[i])
+	}
+	return n, nil
+}
+
+// Names of the hub's cache indexes.
+const (
+	indexImport  = "isthmus.import"
+	indexGateway = "isthmus.gateway"
+)
+
+// indexHub adds the indexes by which routes are found.
+func indexHub(ctx context.Context, indexer client.FieldIndexer) error {
+	return errors.Join(
+		indexer.IndexField(ctx, &gatewayv1.HTTPRoute{}, indexImport, func(o client.Object) []string {
+			var keys []string
+			for _, key := range federation.ImportsOf(o.(*gatewayv1.HTTPRoute)) {
+				keys = append(keys, key.String())
+			}
+			return keys
+		}),
+		indexer.IndexField(ctx, &gatewayv1.HTTPRoute{}, indexGateway, func(o client.Object) []string {
+			return gatewaysOf(o.(*gatewayv1.HTTPRoute))
+		}))
+}
+
+// gatewaysOf lists the Gateways that a route's parentRefs name, as namespace/name.
+func gatewaysOf(route *gatewayv1.HTTPRoute) []string {
+	var keys []string
+	for _, ref := range route.Spec.ParentRefs {
+		if key, ok := gatewayKey(ref, route.Namespace); ok && !slices.Contains(keys, key.String()) {
+			keys = append(keys, key.String())
+		}
+	}
+	return keys
+}
+
+func gatewayKey(ref gatewayv1.ParentReference, namespace string) (types.NamespacedName, bool) {
+	if (ref.Group != nil && *ref.Group != gatewayv1.GroupName) || (ref.Kind != nil && *ref.Kind != "Gateway") {
+		return types.NamespacedName{}, false
+	}
+	if ref.Namespace != nil {
+		namespace = string(*ref.Namespace)
+	}
+	return types.NamespacedName{Namespace: namespace, Name: string(ref.Name)}, true
+}
+
+// routesOfImport finds the hub routes that refer to an import.
+func routesOfImport(ctx context.Context, hub client.Reader, key federation.ServiceKey) []gatewayv1.HTTPRoute {
+	var routes gatewayv1.HTTPRouteList
+	if err := hub.List(ctx, &routes, client.MatchingFields{indexImport: key.String()}); err != nil {
+		return nil
+	}
+	return routes.Items
+}
+
+// routesOfGateway finds the hub routes whose parentRefs name a Gateway.
+func routesOfGateway(ctx context.Context, hub client.Reader, key types.NamespacedName) []gatewayv1.HTTPRoute {
+	var routes gatewayv1.HTTPRouteList
+	if err := hub.List(ctx, &routes, client.MatchingFields{indexGateway: key.String()}); err != nil {
+		return nil
+	}
+	return routes.Items
+}
+
+func memberNames(ctx context.Context, hub client.Reader) []string {
+	var list v1alpha1.MemberClusterList
+	if err := hub.List(ctx, &list); err != nil {
+		return nil
+	}
+	names := make([]string, 0, len(list.Items))
+	for i := range list.Items {
+		names = append(names, list.Items[i].Name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// ourClass tells whether a GatewayClass is accepted as ours.
+func (g gatherer) ourClass(ctx context.Context, name gatewayv1.ObjectName) (bool, error) {
+	var class gatewayv1.GatewayClass
+	err := g.hub.Get(ctx, types.NamespacedName{Name: string(name)}, &class)
+	if apierrors.IsNotFound(err) {
+		return false, nil
+	}
+	return err == nil && class.Spec.ControllerName == v1alpha1.ControllerName && class.Spec.ParametersRef == nil, err
+}
+
+// gateway reads a hub Gateway of our class; nil where there is none.
+func (g gatherer) gateway(ctx context.Context, key types.NamespacedName) (*gatewayv1.Gateway, error) {
+	gateway := &gatewayv1.Gateway{}
+	if err := g.hub.Get(ctx, key, gateway); err != nil {
+		return nil, client.IgnoreNotFound(err)
+	}
+	ours, err := g.ourClass(ctx, gateway.Spec.GatewayClassName)
+	if !ours {
+		return nil, err
+	}
+	return gateway, nil
+}
+
+// remembered is an import as the hub last recorded it.
+func (g gatherer) remembered(ctx context.Context, key federation.ServiceKey) (*federation.RememberedImport, error) {
+	var si mcsv1beta1.ServiceImport
+	if err := g.hub.Get(ctx, types.NamespacedName{Namespace: key.Namespace, Name: key.Name}, &si); err != nil {
+		return nil, client.IgnoreNotFound(err)
+	}
+	if !federation.IsOurs(&si) {
+		return nil, nil
+	}
+	r := &federation.RememberedImport{Spec: si.Spec}
+	for _, c := range si.Status.Clusters {
+		r.Clusters = append(r.Clusters, c.Cluster)
+	}
+	return r, nil
+}

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controllers
+
+import (
+	"context"
+	"time"
+
+	"k8s.io/client-go/tools/events"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"isthmus.dev/isthmus/api/v1alpha1"
+	"isthmus.dev/isthmus/controllers/fleet"
+	"isthmus.dev/isthmus/federation"
+)
+
+// routeReconciler answers: which weights does each member get for a hub HTTPRoute, and why?
+type routeReconciler struct {
+	client.Client
+	gatherer
+	triggers *triggers
+	metrics  *metrics
+	events   events.EventRecorder
+}
+
+func (r *routeReconciler) setup(mgr ctrl.Manager) error {
+	return ctrl.NewControllerManagedBy(mgr).Named("httproute").For(&gatewayv1.HTTPRoute{}).
+		Owns(&v1alpha1.RoutePlan{}).
+		Watches(&gatewayv1.Gateway{}, handler.EnqueueRequestsFromMapFunc(r.ofGateway)).
+		Watches(&v1alpha1.TrafficDistributionPolicy{}, handler.EnqueueRequestsFromMapFunc(r.ofPolicy)).
+		Watches(&gatewayv1.ReferenceGrant{}, handler.EnqueueRequestsFromMapFunc(r.ofGrant)).
+		WatchesRawSource(&r.triggers.routes).
+		Complete(r)
+}
+
+func (r *routeReconciler) ofGateway(ctx context.Context, o client.Object) []reconcile.Request {
+	return requestsFor(routesOfGateway(ctx, r.Client, client.ObjectKeyFromObject(o)))
+}
+
+// ofPolicy wakes what a policy's targets lead to.
+func (r *routeReconciler) ofPolicy(ctx context.Context, o client.Object) []reconcile.Request {
+	var out []reconcile.Request
+	for _, t := range federation.TargetsOf(o.(*v1alpha1.TrafficDistributionPolicy)) {
+		switch t.Kind {
+		case "Gateway":
+			out = append(out, requestsFor(routesOfGateway(ctx, r.Client, client.ObjectKey{Namespace: t.Namespace, Name: t.Name}))...)
+		case "ServiceImport":
+			out = append(out, requestsFor(routesOfImport(ctx, r.Client, federation.ServiceKey{Namespace: t.Namespace, Name: t.Name}))...)
+		default:
+			out = append(out, reconcile.Request{NamespacedName: client.ObjectKey{Namespace: t.Namespace, Name: t.Name}})
+		}
+	}
+	return out
+}
+
+// ofGrant wakes the routes that refer to anything in the grant's namespace.
+func (r *routeReconciler) ofGrant(ctx context.Context, o client.Object) []reconcile.Request {
+	grant := o.(*gatewayv1.ReferenceGrant)
+	var out []reconcile.Request
+	for _, from := range grant.Spec.From {
+		var list gatewayv1.HTTPRouteList
+		if err := r.List(ctx, &list, client.InNamespace(string(from.Namespace))); err == nil {
+			out = append(out, requestsFor(list.Items)...)
+		}
+	}
+	return out
+}
+
+func requestsFor(routes []gatewayv1.HTTPRoute) []reconcile.Request {
+	out := make([]reconcile.Request, 0, len(routes))
+	for i := range routes {
+		out = append(out, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&routes[i])})
+	}
+	return out
+}
+
+// Reconcile plans one hub HTTPRoute.
+func (r *routeReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+	members, err := r.members(ctx)
+	if err != nil {
+		return ctrl.Result{}, err
+	}
+	owner := federation.RouteOwner(req.Namespace, req.Name)
+	route := &gatewayv1.HTTPRoute{}
+	if err := r.Get(ctx, req.NamespacedName, route); err != nil {
+		if client.IgnoreNotFound(err) == nil {
+			fanOut(members, owner, func(member) (fleet.Desired, bool) { return fleet.Desired{}, true })
+			r.metrics.forgetRoute(req.Namespace, req.Name)
+		}
+		return ctrl.Result{}, client.IgnoreNotFound(err)
+	}
+	plans, err := r.plans(ctx, route)
+	if err != nil {
+		return ctrl.Result{}, err
+	}
+	snapshot, err := r.route(ctx, route, members, plans)
+	if err != nil {
+		return ctrl.Result{}, err
+	}
+	started := time.Now()
+	plan := federation.PlanRoute(snapshot)
+	r.metrics.planned(nounRoute, started)
+	outcomes := fanOut(members, owner, func(m member) (fleet.Desired, bool) { return routeWish(m, plan) })
+	return ctrl.Result{}, r.report(ctx, snapshot, plan, plans, outcomes)
+}
+
+// routeWish is what one member is to hold; nothing is wished where the plan refuses, so that what is there stays.
+func routeWish(m member, plan federation.RoutePlan) (fleet.Desired, bool) {
+	planned := plan.Members[m.Name]
+	switch {
+	case planned.Refused.Type != "":
+		return fleet.Desired{}, false
+	case planned.Object == nil || m.leaving:
+		return fleet.Desired{}, true
+	}
+	return fleet.Desired{Objects: []client.Object{planned.Object}}, true
+}

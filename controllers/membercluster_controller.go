@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controllers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"isthmus.dev/isthmus/api/v1alpha1"
+	"isthmus.dev/isthmus/controllers/fleet"
+	"isthmus.dev/isthmus/federation"
+)
+
+// connector is what this reconciler needs of the fleet beside its members.
+type connector interface {
+	memberSource
+	Ensure(name string, kubeconfig []byte) error
+	Remove(name string)
+}
+
+// memberReconciler answers: how is a member reached, what is it, and how do the others get in?
+type memberReconciler struct {
+	client.Client
+	gatherer
+	fleet    connector
+	watcher  *watcher
+	triggers *triggers
+}
+
+func (r *memberReconciler) setup(mgr ctrl.Manager) error {
+	return ctrl.NewControllerManagedBy(mgr).Named("membercluster").For(&v1alpha1.MemberCluster{}).
+		Watches(&corev1.Secret{}, handler.EnqueueRequestsFromMapFunc(r.ofSecret)).
+		WatchesRawSource(&r.triggers.members).
+		Complete(r)
+}
+
+func (r *memberReconciler) ofSecret(ctx context.Context, o client.Object) []reconcile.Request {
+	var list v1alpha1.MemberClusterList
+	if o.GetNamespace() != systemNamespace || r.List(ctx, &list) != nil {
+		return nil
+	}
+	var out []reconcile.Request
+	for i := range list.Items {
+		if list.Items[i].Spec.Kubeconfig.SecretRef.Name == o.GetName() {
+			out = append(out, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&list.Items[i])})
+		}
+	}
+	return out
+}
+
+// Reconcile connects one member, plans its east-west gateway, and says what was found.
+func (r *memberReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+	mc := &v1alpha1.MemberCluster{}
+	if err := r.Get(ctx, req.NamespacedName, mc); err != nil {
+		if apierrors.IsNotFound(err) {
+			r.fleet.Remove(req.Name)
+			r.watcher.wakeAll()
+		}
+		return ctrl.Result{}, client.IgnoreNotFound(err)
+	}
+	if mc.DeletionTimestamp != nil {
+		return ctrl.Result{}, r.leave(ctx, mc)
+	}
+	if controllerutil.AddFinalizer(mc, v1alpha1.FinalizerMember) {
+		return ctrl.Result{}, r.Update(ctx, mc)
+	}
+	problem := r.connect(ctx, mc)
+	members, err := r.members(ctx)
+	if err != nil {
+		return ctrl.Result{}, err
+	}
+	status, err := r.describe(ctx, mc, members, problem)
+	if err != nil {
+		return ctrl.Result{}, err
+	}
+	changed := mc.DeepCopy()
+	changed.Status = status
+	if err := patchStatus(ctx, r.Client, mc, changed); err != nil {
+		return ctrl.Result{}, err
+	}
+	if placeChanged(mc.Status, status) {
+		r.watcher.wakeAll()
+	}
+	return ctrl.Result{}, nil
+}
+
+// placeChanged tells whether what plans depend on is different now.
+func placeChanged(was, is v1alpha1.MemberClusterStatus) bool {
+	return was.Region != is.Region || was.Zone != is.Zone || was.EastWestAddress != is.EastWestAddress ||
+		was.ObservedGeneration != is.ObservedGeneration
+}
+
+// connect hands the kubeconfig to the fleet. What is wrong with it is a condition, not an error to be retried:
+// a changed Secret wakes the key.
+func (r *memberReconciler) connect(ctx context.Context, mc *v1alpha1.MemberCluster) *metav1.Condition {
+	ref := mc.Spec.Kubeconfig.SecretRef
+	problem := func(reason, message string) *metav1.Condition {
+		return &metav1.Condition{Status: metav1.ConditionFalse, Reason: reason, Message: message}
+	}
+	var secret corev1.Secret
+	if err := r.Get(ctx, client.ObjectKey{Namespace: systemNamespace, Name: ref.Name}, &secret); err != nil {
+		if !apierrors.IsNotFound(err) {
+			return problem(v1alpha1.ReasonSecretNotFound, "the Secret cannot be read: "+err.Error())
+		}
+		return problem(v1alpha1.ReasonSecretNotFound, fmt.Sprintf("there is no Secret %s in namespace %s: create it with the kubeconfig under key %q",
+			ref.Name, systemNamespace, ref.Key))
+	}
+	data, ok := secret.Data[ref.Key]
+	if !ok {
+		return problem(v1alpha1.ReasonSecretNotFound, fmt.Sprintf("Secret %s/%s has no key %q: put the kubeconfig there, or name its key in secretRef.key",
+			systemNamespace, ref.Name, ref.Key))
+	}
+	var unusable *fleet.KubeconfigError
+	if err := r.fleet.Ensure(mc.Name, data); errors.As(err, &unusable) {
+		return problem(unusable.Reason, unusable.Message)
+	} else if err != nil {
+		return problem(v1alpha1.ReasonInvalidKubeconfig, err.Error())
+	}
+	return nil
+}
+
+// describe plans the member's east-west gateway and makes the status.
+func (r *memberReconciler) describe(ctx context.Context, mc *v1alpha1.MemberCluster, members []member,
+	problem *metav1.Condition) (v1alpha1.MemberClusterStatus, error) {
+	m := r.gatherer.member(mc)
+	status := *mc.Status.DeepCopy()
+	status.ObservedGeneration = mc.Generation
+	if err := r.discover(ctx, m, &status); err != nil {
+		return status, err
+	}
+	mesh := r.mesh(ctx, m, members, &status)
+	connected, synced := connectionConditions(m, problem)
+	for _, c := range []*metav1.Condition{&connected, &synced, &mesh} {
+		c.ObservedGeneration = mc.Generation
+	}
+	status.Conditions = mergeConditions(mc.Status.Conditions, connected, synced, mesh)
+	return status, nil
+}
+
+// leave withdraws the member's contribution, then what was written to it, and lets it go. A member that cannot
+// be reached keeps what it holds, and its MemberCluster, until it can be, or until somebody removes the finalizer.
+func (r *memberReconciler) leave(ctx context.Context, mc *v1alpha1.MemberCluster) error {
+	if !controllerutil.ContainsFinalizer(mc, v1alpha1.FinalizerMember) {
+		return nil
+	}
+	m := r.gatherer.member(mc)
+	if m.handle == nil {
+		r.connect(ctx, mc)
+		m = r.gatherer.member(mc)
+	}
+	r.watcher.wakeObjects(ctx)
+	if waiting := r.stillHeld(ctx, m); waiting != "" {
+		fanOut([]member{m}, federation.EastWestOwner(mc.Name), func(member) (fleet.Desired, bool) {
+			return fleet.Desired{}, !r.namedElsewhere(ctx, mc.Name)
+		})
+		changed := mc.DeepCopy()
+		changed.Status.Conditions = mergeConditions(mc.Status.Conditions, metav1.Condition{Type: v1alpha1.MemberSynced,
+			Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonCleanupPending, ObservedGeneration: mc.Generation, Message: waiting})
+		return patchStatus(ctx, r.Client, mc, changed)
+	}
+	r.fleet.Remove(mc.Name)
+	controllerutil.RemoveFinalizer(mc, v1alpha1.FinalizerMember)
+	return client.IgnoreNotFound(r.Update(ctx, mc))
+}
+
+// stillHeld says what keeps a member from being let go; empty when nothing does.
+func (r *memberReconciler) stillHeld(ctx context.Context, m member) string {
+	if m.handle == nil {
+		return ""
+	}
+	if !m.Reachable || !m.Synced {
+		return "the cluster cannot be reached, so what was written there cannot be withdrawn: bring it back, or remove the finalizer " +
+			v1alpha1.FinalizerMember + " to forget it"
+	}
+	if r.namedElsewhere(ctx, m.Name) {
+		return "other members' routes still name this cluster; they are being moved away first"
+	}
+	var kinds []string
+	for _, noun := range []string{nounMember, nounGateway, nounRoute, nounService} {
+		for _, gvk := range kindsOf(noun) {
+			list := listOf(r.Scheme(), gvk)
+			if m.list(ctx, list, client.MatchingLabels{v1alpha1.LabelManagedBy: v1alpha1.ManagedBy}) == nil &&
+				meta.LenList(list) > 0 && !slices.Contains(kinds, gvk.Kind) {
+				kinds = append(kinds, gvk.Kind)
+			}
+		}
+	}
+	if len(kinds) > 0 {
+		slices.Sort(kinds)
+		return fmt.Sprintf("withdrawing what was written there: %v", kinds)
+	}
+	return ""
+}

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controllers
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"isthmus.dev/isthmus/api/v1alpha1"
+	"isthmus.dev/isthmus/controllers/fleet"
+)
+
+// problemOf turns an outcome into a condition's reason and message; nil when there is none.
+func problemOf(err error) *metav1.Condition {
+	if err == nil {
+		return nil
+	}
+	return &metav1.Condition{Status: metav1.ConditionFalse, Reason: reasonOf(err), Message: err.Error()}
+}
+
+func reasonOf(err error) string {
+	var (
+		foreign     *fleet.ForeignError
+		namespace   *fleet.NamespaceMissingError
+		unsupported *fleet.UnsupportedError
+		refused     *fleet.RefusedError
+		waiting     *fleet.WaitingError
+	)
+	switch {
+	case errors.As(err, &foreign):
+		return v1alpha1.ReasonForeignObject
+	case errors.As(err, &namespace):
+		return v1alpha1.ReasonNamespaceMissing
+	case errors.As(err, &unsupported):
+		return v1alpha1.ReasonUnsupported
+	case errors.As(err, &refused):
+		return v1alpha1.ReasonMemberRefused
+	case errors.As(err, &waiting):
+		return cmp.Or(waiting.Reason, v1alpha1.ReasonMemberUnreachable)
+	case errors.Is(err, fleet.ErrPending):
+		return v1alpha1.ReasonPending
+	}
+	return v1alpha1.ReasonWriteFailed
+}
+
+// mergeConditions sets conditions among those that are there, keeping the times of what did not change, and
+// dropping none. Sorted by type, so that the same conditions are the same bytes.
+func mergeConditions(have []metav1.Condition, set ...metav1.Condition) []metav1.Condition {
+	out := slices.Clone(have)
+	for _, c := range set {
+		meta.SetStatusCondition(&out, c)
+	}
+	slices.SortFunc(out, func(a, b metav1.Condition) int { return strings.Compare(a.Type, b.Type) })
+	return out
+}
+
+// patchStatus writes an object's status where it differs from what was read, and nothing where it does not.
+func patchStatus(ctx context.Context, c client.Client, read, changed client.Object) error {
+	if same(read, changed) {
+		return nil
+	}
+	// An optimistic lock, because lists such as a route's parents are replaced in whole by a merge patch.
+	patch := client.MergeFromWithOptions(read, client.MergeFromWithOptimisticLock{})
+	return client.IgnoreNotFound(c.Status().Patch(ctx, changed, patch, client.FieldOwner(v1alpha1.FieldOwner)))
+}
+
+// merged is a map with the entries of another set in it.
+func merged(have, set map[string]string) map[string]string {
+	out := make(map[string]string, len(have)+len(set))
+	maps.Copy(out, have)
+	maps.Copy(out, set)
+	return out
+}
+
+func same(a, b client.Object) bool { return equality.Semantic.DeepEqual(a, b) }
+
+func equalRefs(a, b gatewayv1.ParentReference) bool { return equality.Semantic.DeepEqual(a, b) }

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controllers
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"isthmus.dev/isthmus/api/v1alpha1"
+	"isthmus.dev/isthmus/federation"
+)
+
+// plans reads the RoutePlans of a route, by member.
+func (r *routeReconciler) plans(ctx context.Context, route *gatewayv1.HTTPRoute) (map[string]*v1alpha1.RoutePlan, error) {
+	var list v1alpha1.RoutePlanList
+	if err := r.List(ctx, &list, client.InNamespace(route.Namespace)); err != nil {
+		return nil, err
+	}
+	plans := map[string]*v1alpha1.RoutePlan{}
+	for i := range list.Items {
+		if metav1.IsControlledBy(&list.Items[i], route) {
+			plans[list.Items[i].Labels[v1alpha1.LabelMember]] = &list.Items[i]
+		}
+	}
+	return plans, nil
+}
+
+// report says what was decided: RoutePlans, the route's own status, Events and metrics.
+func (r *routeReconciler) report(ctx context.Context, s federation.RouteSnapshot, plan federation.RoutePlan,
+	plans map[string]*v1alpha1.RoutePlan, errs map[string]error) error {
+	outcomes := map[string]federation.Outcome{}
+	for name, err := range errs {
+		outcomes[name] = federation.Outcome{Problem: problemOf(err)}
+	}
+	report := federation.ReportRoute(s, plan, outcomes)
+	var all []error
+	for _, m := range s.Members {
+		status, planned := report.Plans[m.Name]
+		switch {
+		case !planned:
+			all = append(all, r.deletePlan(ctx, plans[m.Name]))
+		case !inFlight(errs[m.Name]):
+			all = append(all, r.writePlan(ctx, s.Route, plans[m.Name], status))
+			r.metrics.weights(s.Route, status)
+		}
+	}
+	for name, p := range plans {
+		if !slices.ContainsFunc(s.Members, func(m federation.RouteMember) bool { return m.Name == name }) {
+			all = append(all, r.deletePlan(ctx, p))
+		}
+	}
+	return errors.Join(append(all, r.writeParents(ctx, s, report.Conditions))...)
+}
+
+func (r *routeReconciler) deletePlan(ctx context.Context, p *v1alpha1.RoutePlan) error {
+	if p == nil {
+		return nil
+	}
+	return client.IgnoreNotFound(r.Delete(ctx, p))
+}
+
+func (r *routeReconciler) writePlan(ctx context.Context, route *gatewayv1.HTTPRoute, have *v1alpha1.RoutePlan,
+	status v1alpha1.RoutePlanStatus) error {
+	if have == nil {
+		have = &v1alpha1.RoutePlan{ObjectMeta: metav1.ObjectMeta{Namespace: route.Namespace,
+			Name:   federation.RoutePlanName("httproute", route.Name, status.Member),
+			Labels: map[string]string{v1alpha1.LabelMember: status.Member, v1alpha1.LabelManagedBy: v1alpha1.ManagedBy}}}
+		if err := controllerutil.SetControllerReference(route, have, r.Scheme()); err != nil {
+			return err
+		}
+		if err := r.Create(ctx, have, client.FieldOwner(v1alpha1.FieldOwner)); err != nil {
+			return client.IgnoreAlreadyExists(err)
+		}
+	}
+	changed := have.DeepCopy()
+	conditions := mergeConditions(have.Status.Conditions, status.Conditions...)
+	changed.Status = status
+	changed.Status.Conditions = conditions
+	r.announce(route, have.Status, changed.Status)
+	return patchStatus(ctx, r.Client, have, changed)
+}
+
+// announce makes an Event of a split that changed.
+func (r *routeReconciler) announce(route *gatewayv1.HTTPRoute, was, is v1alpha1.RoutePlanStatus) {
+	if was.Summary == is.Summary {
+		return
+	}
+	kind, reason := corev1.EventTypeNormal, "WeightsChanged"
+	if why := federation.UnfitShares(is.Rules); why != "" {
+		kind, reason = corev1.EventTypeWarning, v1alpha1.ReasonFailedOver
+	}
+	r.metrics.changed(route, is.Member, reason)
+	r.events.Eventf(route, nil, kind, reason, "Shift", "%s", federation.ExplainShift(was, is))
+}
+
+// writeParents sets the route's status for our Gateways, and leaves the entries of other controllers alone.
+func (r *routeReconciler) writeParents(ctx context.Context, s federation.RouteSnapshot, conditions []metav1.Condition) error {
+	changed := s.Route.DeepCopy()
+	changed.Status.Parents = nil
+	for _, entry := range s.Route.Status.Parents {
+		if entry.ControllerName != v1alpha1.ControllerName {
+			changed.Status.Parents = append(changed.Status.Parents, *entry.DeepCopy())
+		}
+	}
+	for _, p := range s.Parents {
+		entry := gatewayv1.RouteParentStatus{ParentRef: p.Ref, ControllerName: v1alpha1.ControllerName}
+		for _, have := range s.Route.Status.Parents {
+			if have.ControllerName == v1alpha1.ControllerName && equalRefs(have.ParentRef, p.Ref) {
+				entry.Conditions = have.Conditions
+			}
+		}
+		entry.Conditions = mergeConditions(entry.Conditions, append([]metav1.Condition{p.Accepted}, conditions...)...)
+		changed.Status.Parents = append(changed.Status.Parents, entry)
+	}
+	if len(changed.Status.Parents) == 0 && len(s.Route.Status.Parents) == 0 {
+		return nil
+	}
+	return patchStatus(ctx, r.Client, s.Route, changed)
+}

@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controllers
+
+import (
+	"context"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
+
+	"isthmus.dev/isthmus/api/v1alpha1"
+	"isthmus.dev/isthmus/controllers/fleet"
+	"isthmus.dev/isthmus/federation"
+)
+
+// serviceReconciler answers: who exports a service, and what makes it reachable in each member?
+type serviceReconciler struct {
+	client.Client
+	gatherer
+	triggers *triggers
+	metrics  *metrics
+}
+
+func (r *serviceReconciler) setup(mgr ctrl.Manager) error {
+	return ctrl.NewControllerManagedBy(mgr).Named("service").For(&mcsv1beta1.ServiceImport{}).
+		Watches(&gatewayv1.HTTPRoute{}, handler.EnqueueRequestsFromMapFunc(importsElsewhere)).
+		Watches(&gatewayv1.ReferenceGrant{}, handler.EnqueueRequestsFromMapFunc(r.importsOfNamespace)).
+		WatchesRawSource(&r.triggers.services).
+		Complete(r)
+}
+
+// importsElsewhere are the imports of other namespaces that a route refers to: their hosts have to be made
+// known in the route's namespace too.
+func importsElsewhere(_ context.Context, o client.Object) []reconcile.Request {
+	var out []reconcile.Request
+	for _, key := range federation.ImportsOf(o.(*gatewayv1.HTTPRoute)) {
+		if key.Namespace != o.GetNamespace() {
+			out = append(out, requestFor(key))
+		}
+	}
+	return out
+}
+
+func (r *serviceReconciler) importsOfNamespace(ctx context.Context, o client.Object) []reconcile.Request {
+	var list mcsv1beta1.ServiceImportList
+	if err := r.List(ctx, &list, client.InNamespace(o.GetNamespace())); err != nil {
+		return nil
+	}
+	out := make([]reconcile.Request, 0, len(list.Items))
+	for i := range list.Items {
+		out = append(out, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&list.Items[i])})
+	}
+	return out
+}
+
+func requestFor(key federation.ServiceKey) reconcile.Request {
+	return reconcile.Request{NamespacedName: client.ObjectKey{Namespace: key.Namespace, Name: key.Name}}
+}
+
+// Reconcile plans one service.
+func (r *serviceReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+	members, err := r.members(ctx)
+	if err != nil {
+		return ctrl.Result{}, err
+	}
+	key := federation.ServiceKey{Namespace: req.Namespace, Name: req.Name}
+	snapshot, err := r.service(ctx, key, members, nil)
+	if err != nil {
+		return ctrl.Result{}, err
+	}
+	started := time.Now()
+	plan := federation.PlanService(snapshot)
+	r.metrics.planned(nounService, started)
+	outcomes := fanOut(members, federation.ServiceOwner(key), func(m member) (fleet.Desired, bool) {
+		if m.leaving {
+			return fleet.Desired{}, true
+		}
+		return fleet.Desired{Objects: clientObjects(plan.Objects[m.Name])}, true
+	})
+	return ctrl.Result{}, r.report(ctx, key, plan, outcomes)
+}
+
+// clientObjects is the view of rendered objects that clients need; every rendered object has it.
+func clientObjects(objects []runtime.Object) []client.Object {
+	out := make([]client.Object, 0, len(objects))
+	for _, o := range objects {
+		if typed, ok := o.(client.Object); ok {
+			out = append(out, typed)
+		}
+	}
+	return out
+}
+
+// report keeps the hub's own ServiceImport, which is also the memory of who exports.
+func (r *serviceReconciler) report(ctx context.Context, key federation.ServiceKey, plan federation.ServicePlan, outcomes map[string]error) error {
+	current := &mcsv1beta1.ServiceImport{}
+	err := r.Get(ctx, client.ObjectKey{Namespace: key.Namespace, Name: key.Name}, current)
+	if client.IgnoreNotFound(err) != nil {
+		return err
+	}
+	exists := err == nil
+	switch {
+	case plan.HubImport == nil && (!exists || !federation.IsOurs(current)):
+		return nil
+	case plan.HubImport == nil:
+		return client.IgnoreNotFound(r.Delete(ctx, current, client.Preconditions{UID: &current.UID}))
+	case exists && !federation.IsOurs(current):
+		// Somebody else's import: what they wrote is left alone, also its status.
+		return nil
+	}
+	if current, err = r.writeHubImport(ctx, plan.HubImport, current, exists); err != nil || current == nil {
+		return err
+	}
+	changed := current.DeepCopy()
+	changed.Status.Clusters = nil
+	for _, cluster := range plan.Import.Clusters {
+		changed.Status.Clusters = append(changed.Status.Clusters, mcsv1beta1.ClusterStatus{Cluster: cluster})
+	}
+	changed.Status.Conditions = mergeConditions(current.Status.Conditions, importReady(current.Generation, plan, outcomes))
+	return patchStatus(ctx, r.Client, current, changed)
+}
+
+// writeHubImport returns the import as it is now; nil where the hub has no such namespace, and so nobody there
+// who could refer to it.
+func (r *serviceReconciler) writeHubImport(ctx context.Context, desired, current *mcsv1beta1.ServiceImport, exists bool) (*mcsv1beta1.ServiceImport, error) {
+	if !exists {
+		created := desired.DeepCopy()
+		err := r.Create(ctx, created, client.FieldOwner(v1alpha1.FieldOwner))
+		if client.IgnoreNotFound(err) != nil {
+			return nil, client.IgnoreAlreadyExists(err)
+		}
+		if err != nil {
+			return nil, nil
+		}
+		return created, nil
+	}
+	changed := current.DeepCopy()
+	changed.Spec, changed.Labels, changed.Annotations = desired.Spec, merged(changed.Labels, desired.Labels), merged(changed.Annotations, desired.Annotations)
+	if same(current, changed) {
+		return current, nil
+	}
+	return changed, r.Update(ctx, changed, client.FieldOwner(v1alpha1.FieldOwner))
+}
+
+func importReady(generation int64, plan federation.ServicePlan, outcomes map[string]error) metav1.Condition {
+	ready := metav1.Condition{Type: string(mcsv1beta1.ServiceImportConditionReady), Status: metav1.ConditionTrue,
+		Reason: string(mcsv1beta1.ServiceImportReasonReady), Message: "imported in every member that has the namespace",
+		ObservedGeneration: generation}
+	message := ""
+	for _, cluster := range plan.Import.Clusters {
+		if waiting := plan.Waiting[cluster]; waiting != "" {
+			message += waiting + "; "
+		}
+	}
+	if err := failures(outcomes); err != nil {
+		message += err.Error()
+	}
+	if message != "" {
+		ready.Status, ready.Reason = metav1.ConditionFalse, string(mcsv1beta1.ServiceImportReasonPending)
+		ready.Message = message
+	}
+	return ready
+}

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controllers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/prometheus/client_golang/prometheus"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"isthmus.dev/isthmus/controllers/fleet"
+)
+
+var namespaceKind = corev1.SchemeGroupVersion.WithKind("Namespace")
+
+// HubCache restricts the hub's cache to what is needed: Secrets only of Isthmus's own namespace.
+func HubCache() cache.Options {
+	return cache.Options{
+		DefaultTransform: cache.TransformStripManagedFields(),
+		ByObject: map[client.Object]cache.ByObject{
+			&corev1.Secret{}: {Namespaces: map[string]cache.Config{systemNamespace: {}}},
+		},
+	}
+}
+
+// Options of Setup.
+type Options struct {
+	// Fleet is completed with the scheme, the kinds and the handlers.
+	Fleet fleet.Options
+	// Registerer takes the metrics.
+	Registerer prometheus.Registerer
+	// Prepare runs once as leader, before anything is written; nil does nothing.
+	Prepare func(context.Context) error
+}
+
+// Setup adds everything to a manager: the fleet of members and one reconciler per question.
+func Setup(ctx context.Context, mgr ctrl.Manager, opts Options) error {
+	if err := indexHub(ctx, mgr.GetFieldIndexer()); err != nil {
+		return fmt.Errorf("index the hub's routes: %w", err)
+	}
+	wake := &triggers{}
+	watch := &watcher{hub: mgr.GetClient(), triggers: wake}
+	opts.Fleet.Scheme, opts.Fleet.Kinds, opts.Fleet.Handlers = mgr.GetScheme(), MemberKinds(), watch.Handlers()
+	opts.Fleet.Registerer = opts.Registerer
+	members := fleet.New(opts.Fleet)
+	if err := mgr.Add(leading{prepare: opts.Prepare, fleet: members}); err != nil {
+		return err
+	}
+	gather := gatherer{hub: mgr.GetClient(), fleet: members}
+	measure := newMetrics(opts.Registerer)
+	return errors.Join(
+		(&gatewayClassReconciler{Client: mgr.GetClient()}).setup(mgr),
+		(&memberReconciler{Client: mgr.GetClient(), gatherer: gather, fleet: members, watcher: watch, triggers: wake}).setup(mgr),
+		(&serviceReconciler{Client: mgr.GetClient(), gatherer: gather, triggers: wake, metrics: measure}).setup(mgr),
+		(&gatewayReconciler{Client: mgr.GetClient(), gatherer: gather, triggers: wake, metrics: measure}).setup(mgr),
+		(&routeReconciler{Client: mgr.GetClient(), gatherer: gather, triggers: wake, metrics: measure,
+			events: mgr.GetEventRecorder("isthmus")}).setup(mgr),
+		(&policyReconciler{Client: mgr.GetClient(), gatherer: gather}).setup(mgr),
+	)
+}
+
+// leading starts the fleet once this process leads: the epoch is known before the first write.
+type leading struct {
+	prepare func(context.Context) error
+	fleet   *fleet.Fleet
+}
+
+// Start runs until the context ends.
+func (l leading) Start(ctx context.Context) error {
+	if l.prepare != nil {
+		if err := l.prepare(ctx); err != nil {
+			return err
+		}
+	}
+	return l.fleet.Start(ctx)
+}
+
+// NeedLeaderElection is true: members are written by the leader alone.
+func (leading) NeedLeaderElection() bool { return true }
+
+// listOf makes an empty typed list of a kind that the scheme knows.
+func listOf(s *runtime.Scheme, gvk schema.GroupVersionKind) client.ObjectList {
+	o, err := s.New(gvk.GroupVersion().WithKind(gvk.Kind + "List"))
+	if err != nil {
+		return nil
+	}
+	list, _ := o.(client.ObjectList)
+	return list
+}

@@ -1,0 +1,248 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controllers
+
+import (
+	"context"
+	"slices"
+	"sync"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/workqueue"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
+
+	"isthmus.dev/isthmus/controllers/fleet"
+	"isthmus.dev/isthmus/federation"
+)
+
+// trigger wakes keys of one reconciler. It is a source.Source, and never blocks who wakes.
+type trigger struct {
+	mu    sync.Mutex
+	queue workqueue.TypedRateLimitingInterface[reconcile.Request]
+	early []reconcile.Request
+}
+
+// Start is called by the controller with its queue.
+func (t *trigger) Start(_ context.Context, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.queue = queue
+	for _, r := range t.early {
+		queue.Add(r)
+	}
+	t.early = nil
+	return nil
+}
+
+// wake adds a key, also before the controller has started.
+func (t *trigger) wake(namespace, name string) {
+	r := reconcile.Request{NamespacedName: types.NamespacedName{Namespace: namespace, Name: name}}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.queue == nil {
+		t.early = append(t.early, r)
+		return
+	}
+	t.queue.Add(r)
+}
+
+// triggers are the reconcilers' queues, by what their keys are.
+type triggers struct {
+	members, gateways, routes, services trigger
+}
+
+// wakeOwner wakes the key for which an object was written.
+func (t *triggers) wakeOwner(o federation.Owner) {
+	switch o.Noun {
+	case nounRoute:
+		t.routes.wake(o.Namespace, o.Name)
+	case nounGateway:
+		t.gateways.wake(o.Namespace, o.Name)
+	case nounService:
+		t.services.wake(o.Namespace, o.Name)
+	case nounMember:
+		t.members.wake("", o.Name)
+	}
+}
+
+// watcher turns what happens in members into the keys that it concerns.
+type watcher struct {
+	hub client.Reader
+	*triggers
+}
+
+// Handlers are what the fleet calls.
+func (w *watcher) Handlers() fleet.Handlers {
+	return fleet.Handlers{
+		Object:  w.objectChanged,
+		State:   func(member string) { w.wakeAll(); w.members.wake("", member) },
+		Outcome: func(_ string, owner federation.Owner) { w.wakeOwner(owner) },
+	}
+}
+
+// objectChanged:
+//
+//	ServiceExport, Service      -> the service, and the routes that refer to it
+//	EndpointSlice               -> the same, when a slice becomes empty or stops being so
+//	Gateway, HTTPRoute, …       -> its owner, when it is ours
+//	HTTPRoute                   -> also the services that it named and names no more
+//	ServiceEntry                -> also the routes that may name it now
+//	Namespace, Node             -> whatever waits for the namespace; the member's own status
+func (w *watcher) objectChanged(member string, old, current client.Object) {
+	o := current
+	if o == nil {
+		o = old
+	}
+	switch typed := o.(type) {
+	case *corev1.Service:
+		w.serviceChanged(federation.ServiceKey{Namespace: typed.Namespace, Name: typed.Name})
+	case *mcsv1beta1.ServiceExport:
+		w.serviceChanged(federation.ServiceKey{Namespace: typed.Namespace, Name: typed.Name})
+		w.members.wake("", member)
+	case *discoveryv1.EndpointSlice:
+		if hasReady(old) != hasReady(current) {
+			w.serviceChanged(federation.ServiceKey{Namespace: typed.Namespace, Name: typed.Labels[discoveryv1.LabelServiceName]})
+		}
+	case *corev1.Node:
+		w.members.wake("", member)
+	case *metav1.PartialObjectMetadata:
+		if old == nil || current == nil {
+			w.namespaceChanged(typed.Name)
+		}
+	case *gatewayv1.HTTPRoute:
+		w.routeChanged(old, current)
+	default:
+		w.ownerOf(o)
+	}
+}
+
+func (w *watcher) ownerOf(o client.Object) {
+	if owner, ok := federation.ParseOwner(o); ok {
+		w.wakeOwner(owner)
+		if owner.Noun == nounService {
+			w.wakeRoutesOf(federation.ServiceKey{Namespace: owner.Namespace, Name: owner.Name})
+		}
+	}
+}
+
+func (w *watcher) serviceChanged(key federation.ServiceKey) {
+	if key.Name == "" {
+		return
+	}
+	// Routes first: failover is theirs.
+	w.wakeRoutesOf(key)
+	w.services.wake(key.Namespace, key.Name)
+}
+
+func (w *watcher) wakeRoutesOf(key federation.ServiceKey) {
+	for _, r := range routesOfImport(context.Background(), w.hub, key) {
+		w.routes.wake(r.Namespace, r.Name)
+	}
+}
+
+// routeChanged wakes the owner, and the services whose hosts the route no longer names: what made those hosts
+// known has been waiting for it.
+func (w *watcher) routeChanged(old, current client.Object) {
+	o := current
+	if o == nil {
+		o = old
+	}
+	owner, ours := federation.ParseOwner(o)
+	if !ours {
+		return
+	}
+	w.wakeOwner(owner)
+	before, after := namedBackends(old), namedBackends(current)
+	for key, clusters := range before {
+		if !slices.Equal(clusters, after[key]) {
+			w.services.wake(key.Namespace, key.Name)
+		}
+	}
+}
+
+func namedBackends(o client.Object) map[federation.ServiceKey][]string {
+	route, ok := o.(*gatewayv1.HTTPRoute)
+	if !ok || route == nil {
+		return nil
+	}
+	return federation.NamedClusters(route)
+}
+
+func (w *watcher) namespaceChanged(namespace string) {
+	ctx := context.Background()
+	var routes gatewayv1.HTTPRouteList
+	if w.hub.List(ctx, &routes, client.InNamespace(namespace)) == nil {
+		for i := range routes.Items {
+			w.routes.wake(namespace, routes.Items[i].Name)
+		}
+	}
+	var gateways gatewayv1.GatewayList
+	if w.hub.List(ctx, &gateways, client.InNamespace(namespace)) == nil {
+		for i := range gateways.Items {
+			w.gateways.wake(namespace, gateways.Items[i].Name)
+		}
+	}
+	var imports mcsv1beta1.ServiceImportList
+	if w.hub.List(ctx, &imports, client.InNamespace(namespace)) == nil {
+		for i := range imports.Items {
+			w.services.wake(namespace, imports.Items[i].Name)
+		}
+	}
+	if namespace == systemNamespace {
+		w.wakeAll()
+	}
+}
+
+// wakeAll wakes every key that there is: a member came, went, or changed its place.
+func (w *watcher) wakeAll() {
+	ctx := context.Background()
+	for _, m := range memberNames(ctx, w.hub) {
+		w.members.wake("", m)
+	}
+	w.wakeObjects(ctx)
+}
+
+// wakeObjects wakes every Gateway, route and service.
+func (w *watcher) wakeObjects(ctx context.Context) {
+	var gateways gatewayv1.GatewayList
+	if w.hub.List(ctx, &gateways) == nil {
+		for i := range gateways.Items {
+			w.gateways.wake(gateways.Items[i].Namespace, gateways.Items[i].Name)
+		}
+	}
+	var routes gatewayv1.HTTPRouteList
+	if w.hub.List(ctx, &routes) == nil {
+		for i := range routes.Items {
+			w.routes.wake(routes.Items[i].Namespace, routes.Items[i].Name)
+		}
+	}
+	var imports mcsv1beta1.ServiceImportList
+	if w.hub.List(ctx, &imports) == nil {
+		for i := range imports.Items {
+			w.services.wake(imports.Items[i].Namespace, imports.Items[i].Name)
+		}
+	}
+}
+
+// hasReady tells whether a slice has a ready endpoint. Only the step between none and some changes a plan.
+func hasReady(o client.Object) bool {
+	slice, ok := o.(*discoveryv1.EndpointSlice)
+	return ok && slice != nil && readyEndpoints(slice) > 0
+}
+
+func readyEndpoints(slice *discoveryv1.EndpointSlice) int {
+	n := 0
+	for _, e := range slice.Endpoints {
+		// "nil should be interpreted as true" (EndpointConditions.ready).
+		if e.Conditions.Ready == nil || *e.Conditions.Ready {
+			n++
+		}
+	}
+	return n
+}
