@@ -3,11 +3,13 @@
 package node
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -136,14 +138,17 @@ func join(spec initSpec) error {
 	if err != nil {
 		return err
 	}
-	cmd := &exec.Cmd{Path: program, Args: spec.Argv, Env: spec.Env, Dir: spec.Dir, Stdout: os.Stdout, Stderr: os.Stderr}
+	// The agent ends a program that takes too long by SIGTERM to this process. A parent-death signal
+	// would not do: from another pid namespace the parent cannot be told from a dead one.
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	cmd := exec.CommandContext(ctx, program)
+	cmd.Args, cmd.Env, cmd.Dir, cmd.Stdout, cmd.Stderr = spec.Argv, spec.Env, spec.Dir, os.Stdout, os.Stderr
 	groups := make([]uint32, 0, len(spec.User.Groups))
 	for _, g := range spec.User.Groups {
 		groups = append(groups, uint32(g))
 	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{
-		// The program must not outlive a probe that gave up on it.
-		Pdeathsig:  syscall.SIGKILL,
 		Credential: &syscall.Credential{Uid: uint32(spec.User.UID), Gid: uint32(spec.User.GID), Groups: groups},
 	}
 	if err := cmd.Start(); err != nil {
@@ -158,7 +163,7 @@ func join(spec initSpec) error {
 	if code := cmd.ProcessState.ExitCode(); code >= 0 {
 		os.Exit(code)
 	}
-	os.Exit(137)
+	os.Exit(128 + int(syscall.SIGKILL))
 	return nil
 }
 

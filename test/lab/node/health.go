@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -145,7 +146,7 @@ func (c *container) exec(ctx context.Context, proc *process, command []string) e
 	if err != nil {
 		return err
 	}
-	unwatch := context.AfterFunc(ctx, func() { _ = s.cmd.Process.Kill() })
+	unwatch := context.AfterFunc(ctx, func() { _ = s.cmd.Process.Signal(syscall.SIGTERM) })
 	defer unwatch()
 	var said bytes.Buffer
 	_, _ = io.Copy(&said, io.LimitReader(outRead, 10<<10))

@@ -356,7 +356,7 @@ func (p *pod) delete() {
 		ctx, cancel := context.WithTimeout(p.known, requestTimeout)
 		err := p.agent.client.CoreV1().Pods(p.spec.Namespace).Delete(ctx, p.spec.Name, options)
 		cancel()
-		if err == nil || apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
+		if err == nil || apierrors.IsNotFound(err) || apierrors.IsConflict(err) || p.known.Err() != nil {
 			return
 		}
 		p.agent.log.Warn("deleting a pod failed", "pod", p.name(), "error", err)

@@ -211,7 +211,7 @@ func (p *pod) writeStatus(ctx context.Context) {
 		case <-p.dirty:
 		}
 		err := p.writeOnce(ctx)
-		if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
+		if apierrors.IsNotFound(err) || apierrors.IsConflict(err) || ctx.Err() != nil {
 			return // deleted, or another pod of that name
 		}
 		if err == nil {
