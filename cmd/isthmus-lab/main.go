@@ -41,6 +41,10 @@ func command() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(toolsCommand(), nodeAgentCommand())
+	dir := root.PersistentFlags().String("dir", "", "the lab's folder (default .lab in the checkout)")
+	root.AddCommand(
+		upCommand(dir), downCommand(dir), statusCommand(dir), logsCommand(dir), faultCommand(dir),
+		toolsCommand(), nodeAgentCommand(dir),
+	)
 	return root
 }

@@ -11,18 +11,17 @@ import (
 )
 
 // nodeAgentCommand is what the lab starts in each cluster's network namespace.
-func nodeAgentCommand() *cobra.Command {
-	var dir, cluster string
+func nodeAgentCommand(dir *string) *cobra.Command {
+	var cluster string
 	cmd := &cobra.Command{
 		Use:    "node-agent",
 		Short:  "Run the node of a cluster (started by the lab itself)",
 		Hidden: true,
 		Args:   cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return lab.RunNode(cmd.Context(), dir, cluster)
+			return lab.RunNode(cmd.Context(), *dir, cluster)
 		},
 	}
-	cmd.Flags().StringVar(&dir, "dir", ".lab", "the lab's folder")
 	cmd.Flags().StringVar(&cluster, "cluster", "", "the cluster's name")
 	_ = cmd.MarkFlagRequired("cluster")
 	return cmd

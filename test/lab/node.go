@@ -50,6 +50,8 @@ func RunNode(ctx context.Context, dir, cluster string) error {
 	if err != nil {
 		return err
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	config, err := nodeConfig(dir, *c)
 	if err != nil {
 		return err
@@ -61,7 +63,15 @@ func RunNode(ctx context.Context, dir, cluster string) error {
 			return nil
 		})
 	}
-	return node.Run(ctx, config)
+	tracked := make(chan struct{})
+	go func() {
+		defer close(tracked)
+		trackGateways(ctx, dir, cluster, c.Kubeconfig)
+	}()
+	err = node.Run(ctx, config)
+	cancel()
+	<-tracked
+	return err
 }
 
 func nodeConfig(dir string, c state.Cluster) (node.Config, error) {
@@ -80,7 +90,7 @@ func nodeConfig(dir string, c state.Cluster) (node.Config, error) {
 		Kubeconfig: c.Kubeconfig, PodCIDR: pods, LoadBalancerCIDR: balancers, PodBridge: network.PodBridge,
 		ImageDirs:     []string{filepath.Join(dir, "images")},
 		StateDir:      filepath.Join(dir, "run", c.Name),
-		APIServerHost: c.NodeIP, APIServerPort: 6443,
+		APIServerHost: c.NodeIP, APIServerPort: apiServerPort,
 	}, nil
 }
 

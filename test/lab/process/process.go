@@ -88,7 +88,13 @@ func Stop(ctx context.Context, grace time.Duration, processes ...state.Process) 
 	for _, p := range left {
 		errs = append(errs, Signal(p, syscall.SIGKILL))
 	}
-	for _, p := range await(ctx, 10*time.Second, left) {
+	return errors.Join(append(errs, AwaitEnd(ctx, 10*time.Second, left))...)
+}
+
+// AwaitEnd waits until the processes are gone; those that are not after timeout are the error.
+func AwaitEnd(ctx context.Context, timeout time.Duration, processes []state.Process) error {
+	var errs []error
+	for _, p := range await(ctx, timeout, processes) {
 		errs = append(errs, fmt.Errorf("%s of %s (pid %d) does not die", p.Component, p.Cluster, p.PID))
 	}
 	return errors.Join(errs...)

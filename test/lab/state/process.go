@@ -53,3 +53,17 @@ func parseStat(line string) ([]string, error) {
 	}
 	return fields, nil
 }
+
+// ProcessorTime returns how much processor time process pid has used, in clock ticks.
+func ProcessorTime(pid int) (uint64, error) {
+	fields, err := stat(pid)
+	if err != nil {
+		return 0, err
+	}
+	user, err := strconv.ParseUint(fields[11], 10, 64)
+	if err != nil {
+		return 0, err
+	}
+	system, err := strconv.ParseUint(fields[12], 10, 64)
+	return user + system, err
+}

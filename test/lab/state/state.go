@@ -48,6 +48,9 @@ type Lab struct {
 	Cache string `json:"cache,omitempty"`
 	// Mesh says whether the members run Istio.
 	Mesh bool `json:"mesh"`
+	// Ready says that everything was installed once: from then on `up` only repairs processes, and
+	// leaves alone what people changed in the clusters.
+	Ready bool `json:"ready"`
 	// PilotDebounce is istiod's debounce time as a Go duration; empty is istiod's own default.
 	PilotDebounce string    `json:"pilotDebounce,omitempty"`
 	Clusters      []Cluster `json:"clusters"`

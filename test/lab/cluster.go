@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package lab
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"path/filepath"
+	"time"
+
+	"isthmus.dev/isthmus/test/lab/controlplane"
+	"isthmus.dev/isthmus/test/lab/process"
+	"isthmus.dev/isthmus/test/lab/state"
+)
+
+// startup is how long a component may take until it is ready, on a machine that is busy.
+const startup = 180 * time.Second
+
+// startCluster brings up one cluster, from whatever is running of it.
+func (l *Lab) startCluster(ctx context.Context, lab *state.Lab, c state.Cluster) error {
+	cp, err := l.controlPlane(lab, c)
+	if err != nil {
+		return err
+	}
+	for _, component := range []string{state.Etcd, state.APIServer} {
+		if err := l.ensureRunning(lab, c, component); err != nil {
+			return err
+		}
+	}
+	if err := l.awaitAPIServer(ctx, c); err != nil {
+		return err
+	}
+	for _, component := range []string{state.ControllerManager, state.NodeAgent} {
+		if err := l.ensureRunning(lab, c, component); err != nil {
+			return err
+		}
+	}
+	l.say("%s: control plane ready", c.Name)
+	mesh := lab.Mesh && c.Role == state.RoleMember
+	if !lab.Ready {
+		if err := l.install(ctx, cp, mesh); err != nil {
+			return err
+		}
+	}
+	if !mesh {
+		return nil
+	}
+	if err := l.ensureRunning(lab, c, state.Istiod); err != nil {
+		return err
+	}
+	if err := l.awaitIstiod(ctx, c); err != nil {
+		return err
+	}
+	l.say("%s: mesh ready", c.Name)
+	return nil
+}
+
+func (l *Lab) install(ctx context.Context, cp controlplane.Cluster, mesh bool) error {
+	applier, err := l.applier(cp.Name)
+	if err != nil {
+		return err
+	}
+	if err := cp.InstallCRDs(ctx, applier, mesh); err != nil {
+		return err
+	}
+	if mesh {
+		return cp.InstallMesh(ctx, applier)
+	}
+	return nil
+}
+
+func (l *Lab) applier(cluster string) (*controlplane.Applier, error) {
+	config, err := l.RESTConfig(cluster)
+	if err != nil {
+		return nil, err
+	}
+	return controlplane.NewApplier(config)
+}
+
+// spec returns how a component of a cluster is started.
+func (l *Lab) spec(lab *state.Lab, c state.Cluster, component string) (process.Spec, error) {
+	cp, err := l.controlPlane(lab, c)
+	if err != nil {
+		return process.Spec{}, err
+	}
+	switch component {
+	case state.Etcd:
+		return cp.Etcd(), nil
+	case state.APIServer:
+		return cp.APIServer(), nil
+	case state.ControllerManager:
+		return cp.ControllerManager(), nil
+	case state.Istiod:
+		return cp.Istiod(c.Kubeconfig), nil
+	case state.NodeAgent:
+		return process.Spec{
+			Cluster: c.Name, Component: component, NetNS: c.NetNS,
+			Path: filepath.Join(l.binDir(), "isthmus-lab"),
+			Args: []string{"node-agent", "--dir", l.Dir, "--cluster", c.Name},
+			Dir:  filepath.Join(l.Dir, "run", c.Name, "node-agent-work"), Log: filepath.Join(l.logs(c.Name), component+".log"),
+			Env: []string{"GOMAXPROCS=2"},
+		}, nil
+	}
+	return process.Spec{}, fmt.Errorf("no component %q: there are %v", component, components)
+}
+
+// components of a cluster that are processes of their own, in the order of their start.
+var components = []string{state.Etcd, state.APIServer, state.ControllerManager, state.NodeAgent, state.Istiod}
+
+// ensureRunning starts a component unless it runs, and records it.
+func (l *Lab) ensureRunning(lab *state.Lab, c state.Cluster, component string) error {
+	recorded, err := l.State()
+	if err != nil {
+		return err
+	}
+	for _, p := range recorded.Find(c.Name, component) {
+		if p.Alive() {
+			return nil
+		}
+	}
+	spec, err := l.spec(lab, c, component)
+	if err != nil {
+		return err
+	}
+	p, err := process.Start(spec)
+	if err != nil {
+		return err
+	}
+	if lab.Ready {
+		l.say("%s: %s was dead, started again", c.Name, component)
+	}
+	return state.UpdateExisting(l.Dir, func(s *state.Lab) error { s.SetProcess(p); return nil })
+}
+
+func (l *Lab) awaitAPIServer(ctx context.Context, c state.Cluster) error {
+	return l.await(ctx, c.Name, state.APIServer, func(ctx context.Context) error {
+		return get(ctx, c.APIServer+"/readyz", "")
+	})
+}
+
+func (l *Lab) awaitIstiod(ctx context.Context, c state.Cluster) error {
+	return l.await(ctx, c.Name, state.Istiod, func(ctx context.Context) error {
+		return get(ctx, fmt.Sprintf("http://%s:%d/ready", c.NodeIP, controlplane.IstiodHTTPPort), "")
+	})
+}
+
+// await tries until ready succeeds. It gives up when the component's process is dead.
+func (l *Lab) await(ctx context.Context, cluster, component string, ready func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, startup)
+	defer cancel()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	log := filepath.Join(l.logs(cluster), component+".log")
+	for {
+		err := ready(ctx)
+		if err == nil {
+			return nil
+		}
+		lab, stateErr := l.State()
+		if stateErr != nil {
+			return stateErr
+		}
+		for _, p := range lab.Find(cluster, component) {
+			if !p.Alive() {
+				return fmt.Errorf("%s died while it started; its last words are in %s", component, log)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%s is not ready: %w (%w); look into %s", component, ctx.Err(), err, log)
+		case <-tick.C:
+		}
+	}
+}
+
+// probe asks the lab's own servers. Their certificates are of authorities that only kubeconfigs
+// know, and nothing is said or believed beyond "ready".
+var probe = &http.Client{
+	Timeout: 3 * time.Second,
+	Transport: &http.Transport{
+		TLSClientConfig:   &tls.Config{InsecureSkipVerify: true}, //nolint:gosec // see above
+		DisableKeepAlives: true,
+	},
+}
+
+// get succeeds when url answers 200 to a request for host (empty: as in url).
+func get(ctx context.Context, url, host string) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	req.Host = host
+	resp, err := probe.Do(req)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(io.Discard, io.LimitReader(resp.Body, 1<<20))
+	if err = errors.Join(err, resp.Body.Close()); err != nil {
+		return err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s answered %s", url, resp.Status)
+	}
+	return nil
+}

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controlplane
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"isthmus.dev/isthmus/test/lab/process"
+	"isthmus.dev/isthmus/test/lab/state"
+	"isthmus.dev/isthmus/test/lab/tools"
+)
+
+// Etcd is the cluster's store. It listens on the loopback of the cluster's own namespace, which
+// neither the host nor a pod shares.
+func (c Cluster) Etcd() process.Spec {
+	return c.spec(state.Etcd, c.Tools.File(tools.Etcd, "etcd"),
+		"--name=lab",
+		"--data-dir="+filepath.Join(c.Dir, "etcd"),
+		"--listen-client-urls=http://127.0.0.1:2379", "--advertise-client-urls=http://127.0.0.1:2379",
+		"--listen-peer-urls=http://127.0.0.1:2380", "--initial-advertise-peer-urls=http://127.0.0.1:2380",
+		"--initial-cluster=lab=http://127.0.0.1:2380",
+		// A lab's data need not survive a power cut, and three of them share one disk.
+		"--unsafe-no-fsync",
+		"--log-level=warn",
+	)
+}
+
+// APIServer is the cluster's kube-apiserver. RBAC is on: what Isthmus may do is part of the product.
+func (c Cluster) APIServer() process.Spec {
+	node := c.Network.Node.Addr().String()
+	return c.spec(state.APIServer, c.Tools.File(tools.Kubernetes, "kube-apiserver"),
+		"--etcd-servers=http://127.0.0.1:2379",
+		"--advertise-address="+node,
+		fmt.Sprintf("--secure-port=%d", Port),
+		"--tls-cert-file="+c.pki("apiserver.crt"), "--tls-private-key-file="+c.pki("apiserver.key"),
+		"--client-ca-file="+c.pki("ca.crt"),
+		"--service-account-issuer="+Issuer,
+		"--service-account-key-file="+c.pki("sa.pub"), "--service-account-signing-key-file="+c.pki("sa.key"),
+		"--api-audiences="+Issuer+",istio-ca",
+		"--service-cluster-ip-range="+c.Network.Services.String(),
+		"--authorization-mode=Node,RBAC",
+		"--allow-privileged=true",
+		// One server, never another: nothing has to keep its endpoint alive.
+		"--endpoint-reconciler-type=none",
+		"--event-ttl=15m",
+		"--profiling=false",
+	)
+}
+
+// controllers are those that anything in the lab needs, or that users of a plain cluster expect.
+var controllers = []string{
+	"clusterrole-aggregation-controller", "cronjob-controller", "daemonset-controller", "deployment-controller",
+	"disruption-controller", "endpointslice-controller", "garbage-collector-controller", "job-controller",
+	"namespace-controller", "node-lifecycle-controller", "pod-garbage-collector-controller",
+	"replicaset-controller", "root-ca-certificate-publisher-controller", "serviceaccount-controller",
+	"serviceaccount-token-controller", "statefulset-controller", "taint-eviction-controller",
+}
+
+// ControllerManager is the cluster's kube-controller-manager.
+func (c Cluster) ControllerManager() process.Spec {
+	return c.spec(state.ControllerManager, c.Tools.File(tools.Kubernetes, "kube-controller-manager"),
+		"--kubeconfig="+c.pki("controller-manager.kubeconfig"),
+		"--bind-address=127.0.0.1",
+		"--leader-elect=false",
+		"--controllers="+strings.Join(controllers, ","),
+		"--service-account-private-key-file="+c.pki("sa.key"),
+		"--root-ca-file="+c.pki("ca.crt"),
+		// The defaults, 20 and 30, would be the lab's own slowness where Isthmus is measured.
+		"--kube-api-qps=200", "--kube-api-burst=400",
+		"--profiling=false",
+	)
+}
+
+func (c Cluster) spec(component, path string, args ...string) process.Spec {
+	return process.Spec{
+		Cluster: c.Name, Component: component, NetNS: c.Network.NetNS, Path: path, Args: args,
+		Dir: filepath.Join(c.Dir, component+"-work"), Log: filepath.Join(c.Logs, component+".log"),
+		// Two cores are enough for each, whatever the machine has; a smaller heap costs little CPU here.
+		Env: []string{"GOMAXPROCS=2", "GOGC=60"},
+	}
+}
