@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+//go:build linux
+
 // Package node is the lab's stand-in for kubelet, the scheduler and the cloud's load balancer: one
 // agent a cluster registers a Node, takes every Pod that has none, runs the Pods' containers as
 // processes and gives Services of type LoadBalancer an address.
@@ -77,7 +79,6 @@ type agent struct {
 	events      record.EventRecorder
 	clock       clock.WithTicker
 	log         *slog.Logger
-	exe         string
 	allocatable corev1.ResourceList
 	addresses   *addressPool
 	processes   *processTable
@@ -125,17 +126,17 @@ func newAgent(ctx context.Context, c Config) (*agent, func(), error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	exe, err := os.Executable()
-	if err != nil {
+	if c.StateDir, err = realDir(c.StateDir); err != nil {
 		return nil, nil, err
 	}
-	if c.StateDir, err = realDir(c.StateDir); err != nil {
+	// Volumes hold secrets: other users of the machine stay out.
+	if err := os.MkdirAll(filepath.Join(c.StateDir, "pods"), 0o700); err != nil {
 		return nil, nil, err
 	}
 	broadcaster := record.NewBroadcaster()
 	broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: client.CoreV1().Events("")})
 	a := &agent{
-		Config: c, ctx: ctx, client: client, objects: apiObjects{client}, clock: clock.RealClock{}, exe: exe,
+		Config: c, ctx: ctx, client: client, objects: apiObjects{client}, clock: clock.RealClock{},
 		events:      broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: fieldManager, Host: c.NodeName}),
 		log:         slog.Default().With("cluster", c.Cluster),
 		allocatable: capacity(), addresses: newAddressPool(c.PodCIDR), processes: newProcessTable(c.Cluster),

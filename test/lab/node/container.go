@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+//go:build linux
+
 package node
 
 import (
@@ -197,7 +199,7 @@ func (c *container) launch(ctx context.Context) (*process, error) {
 		return nil, err
 	}
 	defer func() { _ = log.Close() }()
-	if proc.start, err = initProcess(c.pod.agent.exe, proc.spec, log); err != nil {
+	if proc.start, err = initProcess(proc.spec, log); err != nil {
 		return nil, err
 	}
 	if err := proc.start.start(c.pod.netns); err != nil {

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+//go:build linux
+
 package node
 
 import (
@@ -138,7 +140,7 @@ func (c *container) exec(ctx context.Context, proc *process, command []string) e
 		return err
 	}
 	defer func() { _ = outRead.Close() }()
-	s, err := initProcess(c.pod.agent.exe, spec, outWrite)
+	s, err := initProcess(spec, outWrite)
 	if err == nil {
 		err = s.start(c.pod.netns)
 	}

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+//go:build linux
+
 package node
 
 import (
@@ -59,13 +61,14 @@ type userSpec struct {
 }
 
 // initProcess prepares the re-execution that runs spec, with log as its output.
-func initProcess(exe string, spec initSpec, log *os.File) (*initStart, error) {
+func initProcess(spec initSpec, log *os.File) (*initStart, error) {
 	order, err := json.Marshal(spec)
 	if err != nil {
 		return nil, err
 	}
 	s := &initStart{order: order}
-	s.cmd = &exec.Cmd{Path: exe, Args: []string{exe, initCommand}, Env: []string{}, Dir: "/", Stdout: log, Stderr: log}
+	// Not by its path: a new build may have replaced the program meanwhile.
+	s.cmd = &exec.Cmd{Path: "/proc/self/exe", Args: []string{os.Args[0], initCommand}, Env: []string{}, Dir: "/", Stdout: log, Stderr: log}
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if spec.JoinPID == 0 {
 		s.cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWUTS | syscall.CLONE_NEWIPC
