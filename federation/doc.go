@@ -14,6 +14,8 @@
 //	verdict.go      is a service fit in a cluster: an ordered list of checks
 //	policy.go       which policy holds for a backend (GEP-713, GEP-2649)
 //	split.go        a distribution over clusters becomes shares, and shares become weights
+//	resolve.go      which import and port a reference means
+//	filter.go       what filters a route may have
 //	route.go        a hub route becomes one route a member
 //	gateway.go      a hub Gateway becomes one Gateway a member
 //	service.go      an import becomes what makes it reachable in each member

@@ -141,15 +141,19 @@ func routeProgrammed(s RouteSnapshot, plans map[string]v1alpha1.RoutePlanStatus)
 // trafficShifted is True while clusters take no share, or hold one, because of their health.
 func trafficShifted(s RouteSnapshot, plan RoutePlan) metav1.Condition {
 	var unfit, held []string
+	add := func(to *[]string, text string) {
+		if !slices.Contains(*to, text) {
+			*to = append(*to, text)
+		}
+	}
 	for _, m := range s.Members {
+		for _, b := range plan.Members[m.Name].displaced {
+			add(&unfit, b.Import+" in "+b.Cluster+": "+b.Message)
+		}
 		for _, rule := range plan.Members[m.Name].Rules {
 			for _, b := range rule.Backends {
-				text := fmt.Sprintf("%s in %s: %s", b.Import, b.Cluster, b.Message)
-				switch {
-				case b.Reason == v1alpha1.WeightUnfit && !slices.Contains(unfit, text):
-					unfit = append(unfit, text)
-				case b.Reason == v1alpha1.WeightHeld && !slices.Contains(held, text):
-					held = append(held, text)
+				if b.Reason == v1alpha1.WeightHeld {
+					add(&held, b.Import+" in "+b.Cluster)
 				}
 			}
 		}
@@ -159,7 +163,7 @@ func trafficShifted(s RouteSnapshot, plan RoutePlan) metav1.Condition {
 	switch {
 	case len(held) > 0:
 		return condition(v1alpha1.RouteTrafficShifted, metav1.ConditionTrue, v1alpha1.ReasonNoFitCluster,
-			"no cluster is fit for some backends: "+strings.Join(held, "; "))
+			"no cluster is fit, so the split stays as it is, for "+strings.Join(held, ", "))
 	case len(unfit) > 0:
 		return condition(v1alpha1.RouteTrafficShifted, metav1.ConditionTrue, v1alpha1.ReasonFailedOver,
 			"the other clusters take the share of: "+strings.Join(unfit, "; "))

@@ -5,15 +5,17 @@ package federation
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
 )
 
-// resolve finds the port of an import that a backendRef means, or says why it means none.
-func (s routePlanner) resolve(key ServiceKey, b gatewayv1.HTTPBackendRef) (int32, *metav1.Condition) {
+// resolve finds the port of an import that a reference means, or says why it means none.
+func (s routePlanner) resolve(key ServiceKey, ref gatewayv1.BackendObjectReference) (int32, *metav1.Condition) {
 	problem := func(reason gatewayv1.RouteConditionReason, message string) *metav1.Condition {
 		c := condition(gatewayv1.RouteConditionResolvedRefs, metav1.ConditionFalse, reason, message)
 		return &c
@@ -28,29 +30,36 @@ func (s routePlanner) resolve(key ServiceKey, b gatewayv1.HTTPBackendRef) (int32
 		return 0, problem(gatewayv1.RouteReasonBackendNotFound, fmt.Sprintf(
 			"no member exports %s: create a ServiceExport of that name next to its Service; until then its share answers 500", key))
 	}
-	if b.Port == nil && len(imp.Spec.Ports) == 1 {
-		return imp.Spec.Ports[0].Port, nil
-	}
-	if b.Port == nil {
+	ports := tcpPorts(imp.Spec.Ports)
+	switch {
+	case ref.Port == nil && len(ports) == 1:
+		return ports[0].Port, nil
+	case ref.Port == nil:
 		return 0, problem(gatewayv1.RouteReasonBackendNotFound, fmt.Sprintf(
-			"the reference to ServiceImport %s names no port, and it has %s: name one", key, portList(imp)))
-	}
-	if _, ok := imp.Port(*b.Port); !ok {
+			"the reference to ServiceImport %s names no port, and it has %s: name one", key, portList(ports)))
+	case !slices.ContainsFunc(ports, func(p mcsv1beta1.ServicePort) bool { return p.Port == *ref.Port }):
 		return 0, problem(gatewayv1.RouteReasonBackendNotFound, fmt.Sprintf(
-			"ServiceImport %s has no port %d: it has %s", key, *b.Port, portList(imp)))
+			"ServiceImport %s has no TCP port %d: it has %s", key, *ref.Port, portList(ports)))
 	}
-	return *b.Port, nil
+	return *ref.Port, nil
 }
 
-func portList(imp *Import) string {
-	var ports []string
-	for _, p := range imp.Spec.Ports {
-		ports = append(ports, fmt.Sprint(p.Port))
-	}
+// tcpPorts are the ports that an HTTPRoute can lead to.
+func tcpPorts(ports []mcsv1beta1.ServicePort) []mcsv1beta1.ServicePort {
+	return slices.DeleteFunc(slices.Clone(ports), func(p mcsv1beta1.ServicePort) bool {
+		return p.Protocol != "" && p.Protocol != corev1.ProtocolTCP
+	})
+}
+
+func portList(ports []mcsv1beta1.ServicePort) string {
 	if len(ports) == 0 {
-		return "no ports"
+		return "none"
 	}
-	return strings.Join(ports, ", ")
+	numbers := make([]string, 0, len(ports))
+	for _, p := range ports {
+		numbers = append(numbers, strconv.Itoa(int(p.Port)))
+	}
+	return strings.Join(numbers, ", ")
 }
 
 // granted tells whether the route may refer to an import: in its own namespace always, elsewhere by a
@@ -82,18 +91,16 @@ func (s routePlanner) resolvedRefs() metav1.Condition {
 	result := condition(gatewayv1.RouteConditionResolvedRefs, metav1.ConditionTrue, gatewayv1.RouteReasonResolvedRefs,
 		"every reference resolves")
 	var messages []string
-	for _, rule := range s.Route.Spec.Rules {
-		for _, b := range rule.BackendRefs {
-			key, isImport := ImportKey(b.BackendObjectReference, s.Route.Namespace)
-			if !isImport {
-				continue
+	for _, ref := range backendsOf(s.Route) {
+		key, isImport := ImportKey(ref, s.Route.Namespace)
+		if !isImport {
+			continue
+		}
+		if _, problem := s.resolve(key, ref); problem != nil && !slices.Contains(messages, problem.Message) {
+			if len(messages) == 0 {
+				result = *problem
 			}
-			if _, problem := s.resolve(key, b); problem != nil && !slices.Contains(messages, problem.Message) {
-				if len(messages) == 0 {
-					result = *problem
-				}
-				messages = append(messages, problem.Message)
-			}
+			messages = append(messages, problem.Message)
 		}
 	}
 	if len(messages) > 0 {

@@ -63,6 +63,9 @@ type MemberRoute struct {
 	Refused metav1.Condition
 	// Rules with every weight and its reason.
 	Rules []v1alpha1.PlannedRule
+
+	// displaced are the backends whose share others serve because they are not fit.
+	displaced []v1alpha1.PlannedBackend
 }
 
 // RouteOwner owns what is written for a hub HTTPRoute.
@@ -108,7 +111,7 @@ func backendsOf(route *gatewayv1.HTTPRoute) []gatewayv1.BackendObjectReference {
 // PlanRoute makes the route of each member: every rule, match, filter and timeout as written, and each
 // reference to a ServiceImport expanded over the clusters that export it.
 func PlanRoute(snapshot RouteSnapshot) RoutePlan {
-	s := routePlanner{RouteSnapshot: snapshot, imports: map[ServiceKey]*Import{}}
+	s := routePlanner{RouteSnapshot: snapshot, imports: map[ServiceKey]*Import{}, refused: refuseFilters(snapshot.Route)}
 	for key, service := range snapshot.Services {
 		s.imports[key] = service.Import()
 	}
@@ -123,6 +126,8 @@ func PlanRoute(snapshot RouteSnapshot) RoutePlan {
 type routePlanner struct {
 	RouteSnapshot
 	imports map[ServiceKey]*Import
+	// refused says why no member can be given the route.
+	refused *metav1.Condition
 }
 
 func (s routePlanner) planMember(m RouteMember) MemberRoute {
@@ -139,6 +144,9 @@ func (s routePlanner) planMember(m RouteMember) MemberRoute {
 		return MemberRoute{Refused: condition(v1alpha1.PlanWritten, metav1.ConditionFalse, v1alpha1.ReasonNamespaceMissing,
 			fmt.Sprintf("%s has no namespace %s: create it there, and the route follows", m.Name, s.Route.Namespace))}
 	}
+	if s.refused != nil {
+		return MemberRoute{Refused: *s.refused}
+	}
 	object := &gatewayv1.HTTPRoute{
 		TypeMeta:   metav1.TypeMeta{APIVersion: gatewayv1.GroupVersion.String(), Kind: "HTTPRoute"},
 		ObjectMeta: metav1.ObjectMeta{Namespace: s.Route.Namespace, Name: s.Route.Name},
@@ -154,6 +162,7 @@ func (s routePlanner) planMember(m RouteMember) MemberRoute {
 		object.Spec.Rules[i].BackendRefs = expanded.refs
 		object.Spec.Rules[i].Filters = s.mirrorLocally(m, object.Spec.Rules[i].Filters)
 		result.Rules = append(result.Rules, expanded.planned)
+		result.displaced = append(result.displaced, expanded.displaced...)
 	}
 	RouteOwner(s.Route.Namespace, s.Route.Name).Mark(&object.ObjectMeta)
 	return result
@@ -178,8 +187,9 @@ func (s routePlanner) acceptedRefs() []gatewayv1.ParentReference {
 
 // expandedRule is a rule's backends in one member, and what was decided about each.
 type expandedRule struct {
-	refs    []gatewayv1.HTTPBackendRef
-	planned v1alpha1.PlannedRule
+	refs      []gatewayv1.HTTPBackendRef
+	planned   v1alpha1.PlannedRule
+	displaced []v1alpha1.PlannedBackend
 }
 
 // slot is one backendRef to be written: a part of one of the rule's own backendRefs.
@@ -187,6 +197,11 @@ type slot struct {
 	ref      gatewayv1.HTTPBackendRef
 	fraction Fraction
 	planned  v1alpha1.PlannedBackend
+	// spare is how easily the slot is given up where a rule has more than it holds and this one has no weight: 0 is
+	// never given up, and the highest goes first.
+	spare int
+	// displaced is whether others serve its share.
+	displaced bool
 }
 
 func (s routePlanner) expandRule(m RouteMember, index int) expandedRule {
@@ -216,6 +231,11 @@ func (s routePlanner) expandRule(m RouteMember, index int) expandedRule {
 		out.refs = append(out.refs, e.ref)
 		out.planned.Backends = append(out.planned.Backends, e.planned)
 	}
+	for _, e := range slots {
+		if e.displaced && e.fraction.Weight > 0 {
+			out.displaced = append(out.displaced, e.planned)
+		}
+	}
 	return out
 }
 
@@ -228,7 +248,7 @@ func backendWeight(b gatewayv1.HTTPBackendRef) uint64 {
 	if b.Weight == nil {
 		return 1
 	}
-	return uint64(max(0, *b.Weight))
+	return uint64(min(max(0, *b.Weight), maxWeight))
 }
 
 func weigh(slots []slot) {
@@ -242,34 +262,44 @@ func weigh(slots []slot) {
 	}
 }
 
-// fitSlots leaves out standbys, the last first, while there are more than a rule holds: a cluster at weight 0
-// is listed to make an emergency quicker, and never at the price of one that serves.
+// fitSlots leaves out slots without weight while there are more than a rule holds, the farthest clusters first: a
+// cluster at weight 0 is listed to make an emergency quicker, and never at the price of one that serves or is about to.
 func fitSlots(slots []slot) []slot {
-	for i := len(slots) - 1; i >= 0 && len(slots) > maxBackendRefs; i-- {
-		if slots[i].planned.Weight == 0 && slots[i].planned.Reason != v1alpha1.WeightWithdrawing {
-			slots = slices.Delete(slots, i, i+1)
+	kept := slices.Clone(slots)
+	for len(kept) > maxBackendRefs {
+		drop := -1
+		for i, e := range kept {
+			if e.planned.Weight == 0 && e.spare > 0 && (drop < 0 || e.spare >= kept[drop].spare) {
+				drop = i
+			}
 		}
+		if drop < 0 {
+			break
+		}
+		kept = slices.Delete(kept, drop, drop+1)
 	}
-	return slots
+	return kept
 }
 
 // expandBackend turns one backendRef into slots. What is not an import passes through as written.
 func (s routePlanner) expandBackend(m RouteMember, rule gatewayv1.HTTPRouteRule, ruleName string,
 	b gatewayv1.HTTPBackendRef) ([]slot, string) {
-	whole := Fraction{Parts: 1, PartsSum: 1}
 	key, isImport := ImportKey(b.BackendObjectReference, s.Route.Namespace)
 	if !isImport {
-		return []slot{{ref: *b.DeepCopy(), fraction: whole}}, ""
+		return []slot{{ref: *b.DeepCopy(), fraction: Fraction{Parts: 1, PartsSum: 1}, spare: 1}}, ""
 	}
-	port, problem := s.resolve(key, b)
+	port, problem := s.resolve(key, b.BackendObjectReference)
 	if problem != nil {
-		return append([]slot{unresolvedSlot(key, b, problem.Message)}, s.withdrawn(m, ruleName, key, b, nil)...), ""
+		last := lastBackends(m.Last, ruleName, key, deref(b.Port))
+		return append([]slot{unresolvedSlot(key, b, problem.Message)}, s.withdrawn(m, last, b, nil)...), ""
 	}
 	effective := EffectivePolicy(s.policyPath(rule, key), s.Policies)
-	candidates := s.candidates(m, ruleName, key, port)
+	last := lastBackends(m.Last, ruleName, key, port)
+	candidates := s.candidates(m, last, key, port)
+	withdrawn := s.withdrawn(m, last, b, candidates)
 	if len(candidates) == 0 {
 		message := fmt.Sprintf("no cluster that exports %s can be reached from %s yet", key, m.Name)
-		return append([]slot{unresolvedSlot(key, b, message)}, s.withdrawn(m, ruleName, key, b, nil)...), effective.Policy
+		return append([]slot{unresolvedSlot(key, b, message)}, withdrawn...), effective.Policy
 	}
 	var slots []slot
 	var sum uint64
@@ -277,15 +307,31 @@ func (s routePlanner) expandBackend(m RouteMember, rule gatewayv1.HTTPRouteRule,
 	for _, share := range shares {
 		sum += uint64(share.Parts)
 	}
-	for _, share := range shares {
-		slots = append(slots, slot{
-			ref:      backendRef(b, key, port, m.Name, share.Cluster, s.Route.Namespace),
-			fraction: Fraction{Parts: uint64(share.Parts), PartsSum: sum},
+	for i, share := range shares {
+		e := slot{ref: backendRef(b, key, port, m.Name, share.Cluster, s.Route.Namespace),
+			fraction: Fraction{Parts: uint64(share.Parts), PartsSum: sum}, displaced: share.Displaced,
 			planned: v1alpha1.PlannedBackend{Import: key.String(), Port: port, Cluster: share.Cluster,
-				Verdict: string(share.Finding.Verdict), Reason: share.Reason, Message: share.Message},
-		})
+				Verdict: string(share.Finding.Verdict), Reason: share.Reason, Message: share.Message}}
+		if backendWeight(b) == 0 {
+			e.planned.Reason, e.planned.Message = withoutShare(share)
+		}
+		if !share.Awaited {
+			e.spare = 2 + distance(m.Member, Member{Region: candidates[i].Region, Zone: candidates[i].Zone})
+		}
+		slots = append(slots, e)
 	}
-	return append(slots, s.withdrawn(m, ruleName, key, b, candidates)...), effective.Policy
+	return append(slots, withdrawn...), effective.Policy
+}
+
+// withoutShare is why a cluster takes nothing of a backend to which the route itself gives weight 0.
+func withoutShare(share Share) (reason, message string) {
+	switch {
+	case share.Reason == v1alpha1.WeightResolving:
+		return share.Reason, share.Message
+	case share.Finding.Verdict == Unfit:
+		return v1alpha1.WeightUnfit, share.Finding.Message
+	}
+	return v1alpha1.WeightByRoute, "the route gives this backend weight 0"
 }
 
 func unresolvedSlot(key ServiceKey, b gatewayv1.HTTPBackendRef, message string) slot {
@@ -297,7 +343,7 @@ func unresolvedSlot(key ServiceKey, b gatewayv1.HTTPBackendRef, message string) 
 	}
 	group, kind := gatewayv1.Group(istioGroup), gatewayv1.Kind(hostnameKind)
 	ref.BackendObjectReference = gatewayv1.BackendObjectReference{Group: &group, Kind: &kind, Name: unresolvedHost(key), Port: &port}
-	return slot{ref: ref, fraction: Fraction{Parts: 1, PartsSum: 1}, planned: v1alpha1.PlannedBackend{
+	return slot{ref: ref, fraction: Fraction{Parts: 1, PartsSum: 1}, spare: 1, planned: v1alpha1.PlannedBackend{
 		Import: key.String(), Port: deref(b.Port), Reason: v1alpha1.ReasonImportNotFound, Message: message}}
 }
 
@@ -323,68 +369,96 @@ func (s routePlanner) policyPath(rule gatewayv1.HTTPRouteRule, key ServiceKey) [
 	return append(path, Target{Kind: "ServiceImport", Namespace: key.Namespace, Name: key.Name})
 }
 
-// candidates are the clusters that export an import and can be reached from a member: itself, and those whose
-// host the member already knows, since a route must not name a host before it exists.
-func (s routePlanner) candidates(m RouteMember, ruleName string, key ServiceKey, port int32) []Candidate {
+// candidates are the clusters that export a port of an import and can be reached from a member: itself, and those
+// whose host the member already knows, since a route must not name a host before it exists.
+func (s routePlanner) candidates(m RouteMember, last []v1alpha1.PlannedBackend, key ServiceKey, port int32) []Candidate {
 	service, imp := s.Services[key], s.imports[key]
-	last := lastWeights(m.Last, ruleName, key, port)
 	var out []Candidate
 	for _, cluster := range imp.Clusters {
 		exporter, ok := service.member(cluster)
 		host := RemoteHost(key, cluster)
-		if !ok || (cluster != m.Name && !slices.Contains(m.Hosts, host)) {
+		if !ok || !exporter.serves(port) || (cluster != m.Name && !slices.Contains(m.Hosts, host)) {
 			continue
 		}
+		was := v1alpha1.PlannedBackend{}
+		if i := slices.IndexFunc(last, func(b v1alpha1.PlannedBackend) bool { return b.Cluster == cluster }); i >= 0 {
+			was = last[i]
+		}
 		out = append(out, Candidate{Cluster: cluster, Region: exporter.Region, Zone: exporter.Zone,
-			Finding: exporter.Finding(), Before: exporter.Before, LastWeight: last[cluster],
-			Resolving: cluster != m.Name && resolving(m.Observed, key, host)})
+			Finding: exporter.Finding(), Before: exporter.Before, LastWeight: was.Weight,
+			Resolving: cluster != m.Name && resolving(m.Observed, key, remoteService(key, cluster, port), was)})
 	}
 	return out
 }
 
-func lastWeights(last []v1alpha1.PlannedRule, ruleName string, key ServiceKey, port int32) map[string]int32 {
-	weights := map[string]int32{}
+// lastBackends is what was last decided for an import in a rule, one entry a cluster, with the weights of several
+// backendRefs to it summed up. Port 0 stands for whatever port it was.
+func lastBackends(last []v1alpha1.PlannedRule, ruleName string, key ServiceKey, port int32) []v1alpha1.PlannedBackend {
+	var out []v1alpha1.PlannedBackend
 	for _, r := range last {
 		for _, b := range r.Backends {
-			if r.Name == ruleName && b.Import == key.String() && b.Port == port {
-				weights[b.Cluster] = b.Weight
+			if r.Name != ruleName || b.Import != key.String() || b.Cluster == "" || (port != 0 && b.Port != port) {
+				continue
+			}
+			at := slices.IndexFunc(out, func(have v1alpha1.PlannedBackend) bool { return have.Cluster == b.Cluster && have.Port == b.Port })
+			if at < 0 {
+				out = append(out, b)
+			} else {
+				out[at].Weight += b.Weight
 			}
 		}
 	}
-	return weights
+	return out
 }
 
 // resolving tells whether a host is new to a route that already sends this import somewhere: it is listed at 0
 // first and gets weight once the member has seen it, so that no request meets a backend that is not there yet.
-func resolving(observed *gatewayv1.HTTPRoute, key ServiceKey, host string) bool {
+//
+//	listed in the member's route | its weight | newest route confirmed | last decided | resolving
+//	no                           |            |                        |              | yes
+//	yes                          | above 0    | any                    | any          | no: it takes traffic already
+//	yes                          | 0          | yes                    | any          | no
+//	yes                          | 0          | no                     | Resolving    | yes
+//	yes                          | 0          | no                     | another      | no: confirmed by an earlier route
+func resolving(observed *gatewayv1.HTTPRoute, key ServiceKey, ref gatewayv1.BackendObjectReference, was v1alpha1.PlannedBackend) bool {
 	if observed == nil || !sendsSomewhere(observed, key) {
 		return false
 	}
-	_, listed := observedWeight(observed, host)
-	return !listed || !processed(observed)
+	weight, listed := observedWeight(observed, ref)
+	if !listed {
+		return true
+	}
+	return weight == 0 && !processed(observed) && (was.Reason == "" || was.Reason == v1alpha1.WeightResolving)
 }
 
+// sendsSomewhere tells whether a member's route names an import's Service or a host of it.
 func sendsSomewhere(observed *gatewayv1.HTTPRoute, key ServiceKey) bool {
-	prefix := key.Name + "." + key.Namespace + "."
-	return slices.ContainsFunc(backendsOf(observed), func(r gatewayv1.BackendObjectReference) bool {
-		name := string(r.Name)
-		return (name == key.Name && deref(r.Kind) != hostnameKind) ||
-			(strings.HasPrefix(name, prefix) && name != string(unresolvedHost(key)))
-	})
+	if len(NamedClusters(observed)[key]) > 0 {
+		return true
+	}
+	_, listed := observedWeight(observed, localService(key, 0, observed.Namespace))
+	return listed
 }
 
-// observedWeight is the highest weight with which any rule names a host, and whether one does.
-func observedWeight(observed *gatewayv1.HTTPRoute, name string) (uint64, bool) {
+// observedWeight is the highest weight with which any rule names a backend, and whether one does. The port is not
+// compared: what takes time to resolve is the name.
+func observedWeight(observed *gatewayv1.HTTPRoute, ref gatewayv1.BackendObjectReference) (uint64, bool) {
 	var weight uint64
 	found := false
 	for _, rule := range observed.Spec.Rules {
 		for _, b := range rule.BackendRefs {
-			if string(b.Name) == name {
+			if sameBackend(b.BackendObjectReference, ref, observed.Namespace) {
 				weight, found = max(weight, backendWeight(b)), true
 			}
 		}
 	}
 	return weight, found
+}
+
+func sameBackend(a, b gatewayv1.BackendObjectReference, namespace string) bool {
+	return a.Name == b.Name && deref(a.Group) == deref(b.Group) &&
+		cmp.Or(deref(a.Kind), "Service") == cmp.Or(deref(b.Kind), "Service") &&
+		cmp.Or(string(deref(a.Namespace)), namespace) == cmp.Or(string(deref(b.Namespace)), namespace)
 }
 
 // processed tells whether the member's own controller has looked at the newest generation of its route.
@@ -401,31 +475,28 @@ func processed(observed *gatewayv1.HTTPRoute) bool {
 
 // withdrawn keeps clusters that were listed and are candidates no more, at weight 0, until the member has
 // confirmed it: whatever is removed was first at 0 and seen so.
-func (s routePlanner) withdrawn(m RouteMember, ruleName string, key ServiceKey, b gatewayv1.HTTPBackendRef,
+func (s routePlanner) withdrawn(m RouteMember, last []v1alpha1.PlannedBackend, b gatewayv1.HTTPBackendRef,
 	candidates []Candidate) []slot {
 	if m.Observed == nil {
 		return nil
 	}
-	port := deref(b.Port)
-	last := lastWeights(m.Last, ruleName, key, port)
+	key, _ := ImportKey(b.BackendObjectReference, s.Route.Namespace)
 	var slots []slot
-	for _, other := range s.Members {
-		_, was := last[other.Name]
-		is := slices.ContainsFunc(candidates, func(c Candidate) bool { return c.Cluster == other.Name })
-		if !was || is {
+	for _, was := range last {
+		if slices.ContainsFunc(candidates, func(c Candidate) bool { return c.Cluster == was.Cluster }) {
 			continue
 		}
-		name := RemoteHost(key, other.Name)
-		if other.Name == m.Name {
-			name = key.Name
-		}
-		weight, listed := observedWeight(m.Observed, name)
+		ref := backendRef(b, key, was.Port, m.Name, was.Cluster, s.Route.Namespace)
+		weight, listed := observedWeight(m.Observed, ref.BackendObjectReference)
 		if !listed || (weight == 0 && processed(m.Observed)) {
 			continue
 		}
-		slots = append(slots, slot{ref: backendRef(b, key, port, m.Name, other.Name, s.Route.Namespace),
-			fraction: Fraction{Parts: 0, PartsSum: 1},
-			planned: v1alpha1.PlannedBackend{Import: key.String(), Port: port, Cluster: other.Name,
+		if was.Cluster != m.Name && !slices.Contains(m.Hosts, string(ref.Name)) {
+			// The host itself is gone: naming it any longer would help nobody.
+			continue
+		}
+		slots = append(slots, slot{ref: ref, fraction: Fraction{Parts: 0, PartsSum: 1}, spare: 1,
+			planned: v1alpha1.PlannedBackend{Import: key.String(), Port: was.Port, Cluster: was.Cluster,
 				Reason: v1alpha1.WeightWithdrawing, Message: "no longer exported; removed once the member has confirmed weight 0"}})
 	}
 	return slots
@@ -439,11 +510,14 @@ func backendRef(b gatewayv1.HTTPBackendRef, key ServiceKey, port int32, entered,
 		ref.BackendObjectReference = localService(key, port, routeNamespace)
 		return ref
 	}
-	group, kind := gatewayv1.Group(istioGroup), gatewayv1.Kind(hostnameKind)
-	ref.BackendObjectReference = gatewayv1.BackendObjectReference{Group: &group, Kind: &kind,
-		Name: gatewayv1.ObjectName(RemoteHost(key, cluster)), Port: &port}
+	ref.BackendObjectReference = remoteService(key, cluster, port)
 	ref.Filters = withHeader(ref.Filters, gatewayv1.HTTPHeader{Name: BackendHeader, Value: backendValue(key, port)})
 	return ref
+}
+
+func remoteService(key ServiceKey, cluster string, port int32) gatewayv1.BackendObjectReference {
+	group, kind := gatewayv1.Group(istioGroup), gatewayv1.Kind(hostnameKind)
+	return gatewayv1.BackendObjectReference{Group: &group, Kind: &kind, Name: gatewayv1.ObjectName(RemoteHost(key, cluster)), Port: &port}
 }
 
 func localService(key ServiceKey, port int32, routeNamespace string) gatewayv1.BackendObjectReference {
@@ -454,46 +528,4 @@ func localService(key ServiceKey, port int32, routeNamespace string) gatewayv1.B
 		ref.Namespace = &namespace
 	}
 	return ref
-}
-
-// withHeader sets a header on the way to a backend. A list holds one RequestHeaderModifier at most, so one that
-// the user wrote is extended.
-func withHeader(filters []gatewayv1.HTTPRouteFilter, header gatewayv1.HTTPHeader) []gatewayv1.HTTPRouteFilter {
-	for i := range filters {
-		if filters[i].RequestHeaderModifier != nil {
-			filters[i].RequestHeaderModifier.Set = append(filters[i].RequestHeaderModifier.Set, header)
-			return filters
-		}
-	}
-	return append(filters, gatewayv1.HTTPRouteFilter{Type: gatewayv1.HTTPRouteFilterRequestHeaderModifier,
-		RequestHeaderModifier: &gatewayv1.HTTPHeaderFilter{Set: []gatewayv1.HTTPHeader{header}}})
-}
-
-// mirrorLocally points a mirror of an import at the cluster's own Service: a mirror cannot carry the header
-// that names the service of another cluster. Where the cluster does not export it, the mirror goes nowhere,
-// and answers nobody.
-func (s routePlanner) mirrorLocally(m RouteMember, filters []gatewayv1.HTTPRouteFilter) []gatewayv1.HTTPRouteFilter {
-	kept := make([]gatewayv1.HTTPRouteFilter, 0, len(filters))
-	for _, f := range filters {
-		if f.RequestMirror == nil {
-			kept = append(kept, f)
-			continue
-		}
-		key, isImport := ImportKey(f.RequestMirror.BackendRef, s.Route.Namespace)
-		if !isImport {
-			kept = append(kept, f)
-			continue
-		}
-		imp := s.imports[key]
-		if imp == nil || !slices.Contains(imp.Clusters, m.Name) || !s.granted(key) {
-			continue
-		}
-		f = *f.DeepCopy()
-		f.RequestMirror.BackendRef = localService(key, deref(f.RequestMirror.BackendRef.Port), s.Route.Namespace)
-		kept = append(kept, f)
-	}
-	if len(kept) == 0 {
-		return nil
-	}
-	return kept
 }

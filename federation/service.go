@@ -57,6 +57,17 @@ func (m ServiceMember) Finding() Finding {
 	return Judge(Signals{Seen: m.Synced, ReadyEndpoints: m.ReadyEndpoints, Reachable: m.Reachable, Before: m.Before})
 }
 
+// serves tells whether the member's own Service has a TCP port. An import unites the ports of all exports, so that a
+// cluster may lack one; while the member has not been read, nothing says so.
+func (m ServiceMember) serves(port int32) bool {
+	if !m.Synced || m.Service == nil {
+		return !m.Synced
+	}
+	return slices.ContainsFunc(m.Service.Spec.Ports, func(p corev1.ServicePort) bool {
+		return p.Port == port && (p.Protocol == "" || p.Protocol == corev1.ProtocolTCP)
+	})
+}
+
 func (s ServiceSnapshot) member(name string) (ServiceMember, bool) {
 	i := slices.IndexFunc(s.Members, func(m ServiceMember) bool { return m.Name == name })
 	if i < 0 {

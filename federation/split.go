@@ -16,6 +16,10 @@ import (
 // requests in ten thousand. It is constant, so that a weight means the same before and after a shift.
 const TotalWeight = 10000
 
+// maxWeight is what the schemas of routes and policies let through. What comes by another way is cut to it, so that no
+// sum below overflows.
+const maxWeight = 1_000_000
+
 // Candidate is a cluster that could serve a backend, seen from the cluster that a request entered.
 type Candidate struct {
 	Cluster, Region, Zone string
@@ -39,6 +43,10 @@ type Share struct {
 	// Reason is one of v1alpha1.Weight…; Message says it in words.
 	Reason, Message string
 	Finding         Finding
+	// Awaited is whether it takes a share as soon as the member has resolved it: until then it has to stay listed.
+	Awaited bool
+	// Displaced is whether it is unfit and its share is served elsewhere.
+	Displaced bool
 }
 
 // tier is a set of candidates that are served before the next tier is.
@@ -53,13 +61,19 @@ type tier struct {
 // an emptied cluster answers an error, an all-zero rule would answer one for everybody and for longer.
 func Distribute(d v1alpha1.Distribution, entered Member, candidates []Candidate) []Share {
 	tiers := tiersOf(d, entered, candidates)
-	chosen, held := firstServing(tiers, candidates), false
+	intended := firstWith(tiers, candidates, func(Candidate) bool { return true })
+	resolved := firstWith(tiers, candidates, func(c Candidate) bool { return c.Finding.Serving(c.Before) })
+	chosen, held := firstWith(tiers, candidates, Candidate.Serving), false
 	if chosen == nil {
-		chosen, held = holdLast(tiers, candidates), true
+		chosen, held = holdLast(intended, candidates), true
 	}
 	shares := make([]Share, 0, len(candidates))
 	for _, c := range candidates {
-		shares = append(shares, shareOf(c, chosen, held, d))
+		s := shareOf(c, chosen, held, d)
+		serving := c.Finding.Serving(c.Before)
+		s.Awaited = c.Resolving && serving && resolved.parts[c.Cluster] > 0
+		s.Displaced = !serving && s.Parts == 0 && intended.parts[c.Cluster] > 0
+		shares = append(shares, s)
 	}
 	return shares
 }
@@ -90,7 +104,7 @@ func policyTier(d v1alpha1.Distribution, candidates []Candidate) tier {
 	for _, w := range d.Weights {
 		known := slices.ContainsFunc(candidates, func(c Candidate) bool { return c.Cluster == w.Cluster })
 		if known && w.Weight > 0 {
-			t.parts[w.Cluster] = uint32(w.Weight)
+			t.parts[w.Cluster] = uint32(min(w.Weight, maxWeight))
 		}
 	}
 	return t
@@ -106,32 +120,26 @@ func proximityTier(candidates []Candidate, reason, message string, in func(Candi
 	return t
 }
 
-func firstServing(tiers []tier, candidates []Candidate) *tier {
+// firstWith is the first tier that gives parts to a candidate that will do, or nil.
+func firstWith(tiers []tier, candidates []Candidate, does func(Candidate) bool) *tier {
 	for i := range tiers {
-		for _, c := range candidates {
-			if tiers[i].parts[c.Cluster] > 0 && c.Serving() {
-				return &tiers[i]
-			}
+		if slices.ContainsFunc(candidates, func(c Candidate) bool { return tiers[i].parts[c.Cluster] > 0 && does(c) }) {
+			return &tiers[i]
 		}
 	}
 	return nil
 }
 
-// holdLast is the last good split, or, where nothing was ever decided, the first tier that names anybody.
-func holdLast(tiers []tier, candidates []Candidate) *tier {
-	last := tier{parts: map[string]uint32{}}
+// holdLast is the last good split, or the intended one where nothing was ever decided.
+func holdLast(intended *tier, candidates []Candidate) *tier {
+	last := tier{reason: v1alpha1.WeightHeld, message: "no cluster is fit, so the last good split stays", parts: map[string]uint32{}}
 	for _, c := range candidates {
 		if c.LastWeight > 0 {
 			last.parts[c.Cluster] = uint32(c.LastWeight)
 		}
 	}
-	if len(last.parts) > 0 {
-		return &last
-	}
-	for i := range tiers {
-		if len(tiers[i].parts) > 0 {
-			return &tiers[i]
-		}
+	if len(last.parts) == 0 && intended != nil {
+		last.parts, last.message = intended.parts, "no cluster is fit and none ever was, so the intended split is kept"
 	}
 	return &last
 }
@@ -141,8 +149,7 @@ func shareOf(c Candidate, chosen *tier, held bool, d v1alpha1.Distribution) Shar
 	parts := chosen.parts[c.Cluster]
 	switch {
 	case held && parts > 0:
-		s.Parts, s.Reason = parts, v1alpha1.WeightHeld
-		s.Message = "no cluster is fit, so the last good split stays: " + c.Finding.Message
+		s.Parts, s.Reason, s.Message = parts, chosen.reason, chosen.message+": "+c.Finding.Message
 	case c.Resolving:
 		s.Reason, s.Message = v1alpha1.WeightResolving, "new here: weight follows once the member has resolved it"
 	case !c.Serving():

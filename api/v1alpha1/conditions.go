@@ -93,4 +93,5 @@ const (
 	WeightResolving   = "Resolving"  // new in the member: weight follows once the member has resolved it
 	WeightWithdrawing = "Withdrawn"  // no longer exported: at 0 until the member has confirmed it
 	WeightNotListed   = "NotListed"  // the policy gives this cluster no share
+	WeightByRoute     = "Route"      // the route itself gives the whole backend weight 0
 )
