@@ -93,9 +93,6 @@ func (c *container) makeFiles(dir string, img image, env []string) (rootSpec, er
 			return root, err
 		}
 	}
-	if img.root != "" {
-		root.Lower = []string{img.root, "/"}
-	}
 	if sc := c.spec.SecurityContext; sc != nil {
 		root.ReadOnly = sc.ReadOnlyRootFilesystem != nil && *sc.ReadOnlyRootFilesystem
 		root.Privileged = sc.Privileged != nil && *sc.Privileged
@@ -104,11 +101,36 @@ func (c *container) makeFiles(dir string, img image, env []string) (rootSpec, er
 	if err != nil {
 		return root, &configError{err}
 	}
-	root.Mounts = append(mounts, mountSpec{Source: filepath.Join(dir, "termination-log"), Target: c.messagePath()})
+	if root.Mounts, err = imageMounts(img.root); err != nil {
+		return root, err
+	}
+	root.Mounts = append(root.Mounts, mounts...)
+	root.Mounts = append(root.Mounts, mountSpec{Source: filepath.Join(dir, "termination-log"), Target: c.messagePath()})
 	if img.source != "" {
 		root.Mounts = append(root.Mounts, mountSpec{Source: img.source, Target: img.target, ReadOnly: true})
 	}
 	return root, nil
+}
+
+// imageMounts puts each file of an image's tree at its place. The tree cannot be a layer of the
+// overlay: it lies below /, which is one, and overlayfs refuses layers that overlap (ELOOP).
+func imageMounts(tree string) ([]mountSpec, error) {
+	if tree == "" {
+		return nil, nil
+	}
+	var mounts []mountSpec
+	err := filepath.WalkDir(tree, func(path string, d os.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		rel, err := filepath.Rel(tree, path)
+		if err != nil {
+			return err
+		}
+		mounts = append(mounts, mountSpec{Source: path, Target: "/" + rel, ReadOnly: true})
+		return nil
+	})
+	return mounts, err
 }
 
 func (c *container) messagePath() string {
