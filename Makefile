@@ -69,7 +69,7 @@ test-unit: need-go $(REPORT) ## Unit, golden and property tests: seconds, no roo
 test-apiserver: need-go $(REPORT) ## The controllers against real API servers, with the race detector.
 	@$(if $(RACE),,echo "without the race detector, which needs a C compiler: apt-get install gcc libc6-dev";) \
 	assets=$${KUBEBUILDER_ASSETS:-$$($(GO) run ./cmd/isthmus-lab tools --envtest)}; \
-	KUBEBUILDER_ASSETS=$$assets $(SUITE) apiserver -- $(GO) test -json $(RACE) -count=1 -p 2 -timeout 15m -tags apiserver ./controllers/... ./test/apiserver/...
+	KUBEBUILDER_ASSETS=$$assets $(SUITE) apiserver -- $(GO) test -json $(RACE) -count=1 -p 2 -timeout 15m -tags apiserver ./config/... ./controllers/... ./test/apiserver/...
 
 .PHONY: test-e2e
 test-e2e: need-go need-root tools $(REPORT) ## The whole story in the lab, with real requests counted. Needs root.
