@@ -55,22 +55,23 @@ func planStatus(route *gatewayv1.HTTPRoute, m RouteMember, planned MemberRoute, 
 		written.Type, written.Status = v1alpha1.PlanWritten, metav1.ConditionFalse
 	}
 	status.Summary = summarize(status.Rules)
-	status.Conditions = []metav1.Condition{planProgrammed(m, written), written}
+	status.Conditions = []metav1.Condition{planProgrammed(m, planned.Object, written), written}
 	for i := range status.Conditions {
 		status.Conditions[i].ObservedGeneration = route.Generation
 	}
 	return status
 }
 
-// planProgrammed is what the member's own controller says of its route.
-func planProgrammed(m RouteMember, written metav1.Condition) metav1.Condition {
+// planProgrammed is what the member's own controller says of its route, once that is the one that was planned: a
+// route that was written a moment ago is not yet the one that was observed.
+func planProgrammed(m RouteMember, planned *gatewayv1.HTTPRoute, written metav1.Condition) metav1.Condition {
 	no := func(reason, message string) metav1.Condition {
 		return condition(v1alpha1.PlanProgrammed, metav1.ConditionFalse, reason, message)
 	}
 	switch {
 	case written.Status != metav1.ConditionTrue:
 		return no(written.Reason, written.Message)
-	case m.Observed == nil || !processed(m.Observed):
+	case m.Observed == nil || !processed(m.Observed) || !sameSplit(m.Observed, planned):
 		return no(v1alpha1.ReasonPending, "the member's controller has not looked at the newest route yet")
 	}
 	for _, p := range m.Observed.Status.Parents {
@@ -81,6 +82,16 @@ func planProgrammed(m RouteMember, written metav1.Condition) metav1.Condition {
 		}
 	}
 	return condition(v1alpha1.PlanProgrammed, metav1.ConditionTrue, v1alpha1.ReasonProgrammed, "accepted by the member's controller")
+}
+
+// sameSplit tells whether two routes send the same shares to the same backends.
+func sameSplit(a, b *gatewayv1.HTTPRoute) bool {
+	return slices.EqualFunc(a.Spec.Rules, b.Spec.Rules, func(a, b gatewayv1.HTTPRouteRule) bool {
+		return slices.EqualFunc(a.BackendRefs, b.BackendRefs, func(a, b gatewayv1.HTTPBackendRef) bool {
+			return backendWeight(a) == backendWeight(b) && deref(a.Port) == deref(b.Port) &&
+				sameBackend(a.BackendObjectReference, b.BackendObjectReference, "")
+		})
+	})
 }
 
 func summarize(rules []v1alpha1.PlannedRule) string {
@@ -117,6 +128,10 @@ func nameOf(b v1alpha1.PlannedBackend) string {
 func routeProgrammed(s RouteSnapshot, plans map[string]v1alpha1.RoutePlanStatus) metav1.Condition {
 	if len(s.Members) == 0 {
 		return condition(v1alpha1.RouteProgrammed, metav1.ConditionFalse, v1alpha1.ReasonNoMembers, "there is no MemberCluster: join one")
+	}
+	if len(plans) == 0 {
+		return condition(v1alpha1.RouteProgrammed, metav1.ConditionFalse, v1alpha1.ReasonNotAccepted,
+			"no Gateway accepts the route, so no member holds it: see the condition Accepted")
 	}
 	reason, waiting := "", []string{}
 	for _, m := range s.Members {

@@ -68,16 +68,6 @@ type Conflict struct {
 	Message string
 }
 
-// Port finds a port of the import by number.
-func (i *Import) Port(number int32) (mcsv1beta1.ServicePort, bool) {
-	for _, p := range i.Spec.Ports {
-		if p.Port == number {
-			return p, true
-		}
-	}
-	return mcsv1beta1.ServicePort{}, false
-}
-
 // MergeExports makes the import that a set of exports forms, or nil when no export is valid. Ports are united;
 // where two exports disagree on a property the oldest export decides, ties going to the cluster that sorts
 // first (KEP-1645).
@@ -97,13 +87,11 @@ func MergeExports(key ServiceKey, exports []Export) *Import {
 	}}
 	for _, e := range valid {
 		imp.Clusters = append(imp.Clusters, e.Cluster)
-		imp.unitePorts(e, oldest.Cluster)
+		imp.unitePorts(e)
 		imp.compareProperties(e, oldest)
 	}
 	slices.Sort(imp.Clusters)
-	slices.SortFunc(imp.Spec.Ports, func(a, b mcsv1beta1.ServicePort) int {
-		return cmp.Or(cmp.Compare(a.Port, b.Port), strings.Compare(string(a.Protocol), string(b.Protocol)))
-	})
+	imp.sortPorts()
 	return imp
 }
 
@@ -116,23 +104,45 @@ func importType(s *corev1.Service) mcsv1beta1.ServiceImportType {
 
 // unitePorts adds the ports of an export that the import lacks. Exports come oldest first, so what is already
 // there decides.
-func (i *Import) unitePorts(e Export, oldest string) {
+func (i *Import) unitePorts(e Export) {
 	for _, p := range e.Service.Spec.Ports {
 		port := mcsv1beta1.ServicePort{Name: p.Name, Protocol: cmp.Or(p.Protocol, corev1.ProtocolTCP),
 			AppProtocol: p.AppProtocol, Port: p.Port}
-		at := slices.IndexFunc(i.Spec.Ports, func(have mcsv1beta1.ServicePort) bool {
-			return have.Name == port.Name || (have.Port == port.Port && have.Protocol == port.Protocol)
-		})
-		if at < 0 {
-			i.Spec.Ports = append(i.Spec.Ports, port)
-			continue
-		}
-		if have := i.Spec.Ports[at]; have.Name != port.Name || have.Port != port.Port || have.Protocol != port.Protocol ||
-			deref(have.AppProtocol) != deref(port.AppProtocol) {
-			i.conflict(e.Cluster, mcsv1beta1.ServiceExportReasonPortConflict, fmt.Sprintf("port %q %d/%s differs from the older export in %s",
-				port.Name, port.Port, port.Protocol, oldest))
+		if have := i.addPort(port); have != nil {
+			i.conflict(e.Cluster, mcsv1beta1.ServiceExportReasonPortConflict,
+				fmt.Sprintf("port %s differs from %s of an older export", portWords(port), portWords(*have)))
 		}
 	}
+}
+
+// addPort adds a port unless one of that name or number is there. It returns that one where the two disagree.
+func (i *Import) addPort(port mcsv1beta1.ServicePort) *mcsv1beta1.ServicePort {
+	at := slices.IndexFunc(i.Spec.Ports, func(have mcsv1beta1.ServicePort) bool {
+		return have.Name == port.Name || (have.Port == port.Port && have.Protocol == port.Protocol)
+	})
+	if at < 0 {
+		i.Spec.Ports = append(i.Spec.Ports, port)
+		return nil
+	}
+	if have := &i.Spec.Ports[at]; have.Name != port.Name || have.Port != port.Port || have.Protocol != port.Protocol ||
+		deref(have.AppProtocol) != deref(port.AppProtocol) {
+		return have
+	}
+	return nil
+}
+
+func portWords(p mcsv1beta1.ServicePort) string {
+	words := fmt.Sprintf("%q %d/%s", p.Name, p.Port, p.Protocol)
+	if p.AppProtocol != nil {
+		words += " " + *p.AppProtocol
+	}
+	return words
+}
+
+func (i *Import) sortPorts() {
+	slices.SortFunc(i.Spec.Ports, func(a, b mcsv1beta1.ServicePort) int {
+		return cmp.Or(cmp.Compare(a.Port, b.Port), strings.Compare(string(a.Protocol), string(b.Protocol)), strings.Compare(a.Name, b.Name))
+	})
 }
 
 func (i *Import) compareProperties(e, oldest Export) {
@@ -143,7 +153,18 @@ func (i *Import) compareProperties(e, oldest Export) {
 	if e.Service.Spec.SessionAffinity != oldest.Service.Spec.SessionAffinity {
 		i.conflict(e.Cluster, mcsv1beta1.ServiceExportReasonSessionAffinityConflict, fmt.Sprintf("sessionAffinity %s differs from %s of the older export in %s",
 			e.Service.Spec.SessionAffinity, oldest.Service.Spec.SessionAffinity, oldest.Cluster))
+	} else if has, had := affinitySeconds(e.Service), affinitySeconds(oldest.Service); has != had {
+		i.conflict(e.Cluster, mcsv1beta1.ServiceExportReasonSessionAffinityConfigConflict, fmt.Sprintf("the session affinity's timeout of %ds differs from %ds of the older export in %s",
+			has, had, oldest.Cluster))
 	}
+}
+
+// affinitySeconds is the timeout of a Service's session affinity, 0 where there is none.
+func affinitySeconds(s *corev1.Service) int32 {
+	if c := s.Spec.SessionAffinityConfig; c != nil && c.ClientIP != nil {
+		return deref(c.ClientIP.TimeoutSeconds)
+	}
+	return 0
 }
 
 func (i *Import) conflict(cluster string, reason mcsv1beta1.ServiceExportConditionReason, message string) {

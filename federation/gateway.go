@@ -50,9 +50,12 @@ func GatewayOwner(namespace, name string) Owner {
 // PlanGateway makes the Gateway of each member, with the class of that member and the listeners as written, and
 // the hub Gateway's status from what the members say of theirs.
 func PlanGateway(s GatewaySnapshot) GatewayPlan {
+	s.Members = sortedBy(s.Members, func(m GatewayMember) string { return m.Name })
 	plan := GatewayPlan{Objects: map[string]*gatewayv1.Gateway{}}
+	// A Gateway without listeners would be refused.
+	wanted := s.Gateway.DeletionTimestamp == nil && slices.ContainsFunc(s.Gateway.Spec.Listeners, supportedProtocol)
 	for _, m := range s.Members {
-		if s.Gateway.DeletionTimestamp == nil && (m.HasNamespace || !m.Synced) {
+		if wanted && (m.HasNamespace || !m.Synced) {
 			plan.Objects[m.Name] = memberGateway(s.Gateway, m.Member)
 		}
 	}
@@ -109,9 +112,13 @@ func (s GatewaySnapshot) status() gatewayv1.GatewayStatus {
 }
 
 // addresses are where clients come in: the programmed gateways of all members, at most 16. A member whose API
-// server is lost keeps its address as last known.
+// server is lost keeps its address as last known, and while a member has not been read, every address that was there
+// stays: what is not seen is not withdrawn.
 func (s GatewaySnapshot) addresses() []gatewayv1.GatewayStatusAddress {
 	var out []gatewayv1.GatewayStatusAddress
+	if slices.ContainsFunc(s.Members, func(m GatewayMember) bool { return !m.Synced }) {
+		out = slices.Clone(s.Gateway.Status.Addresses)
+	}
 	for _, m := range s.Members {
 		if m.Observed == nil || !conditionTrue(m.Observed.Status.Conditions, string(gatewayv1.GatewayConditionProgrammed)) {
 			continue
@@ -149,7 +156,9 @@ func (s GatewaySnapshot) programmed(addresses int) metav1.Condition {
 
 func (m GatewayMember) waitsFor(namespace string) string {
 	switch {
-	case m.Synced && !m.HasNamespace:
+	case !m.Synced:
+		return "its contents have not been read yet"
+	case !m.HasNamespace:
 		return fmt.Sprintf("no namespace %s: create it there", namespace)
 	case m.Problem != "":
 		return m.Problem

@@ -3,6 +3,7 @@
 package federation
 
 import (
+	"cmp"
 	"slices"
 	"strconv"
 	"strings"
@@ -50,22 +51,35 @@ func RemoteName(key ServiceKey, cluster string) string {
 	return key.Name + "." + key.Namespace + "." + cluster
 }
 
-// NamedClusters are, by service, the clusters whose RemoteHost a generated route names, sorted.
+// namedHere stands among NamedClusters for the member itself.
+const namedHere = ""
+
+// NamedClusters are, by service, the clusters that a generated route names, sorted: by their RemoteHost, and the
+// member itself, as the empty name, by a Service of another namespace than the route's. What makes those known and
+// permitted in the member has to stay until the route no longer names them.
 func NamedClusters(route *gatewayv1.HTTPRoute) map[ServiceKey][]string {
 	named := map[ServiceKey][]string{}
 	for _, ref := range backendsOf(route) {
-		host, ours := strings.CutSuffix(string(ref.Name), hostSuffix)
-		parts := strings.Split(host, ".")
-		if !ours || len(parts) != 3 || deref(ref.Kind) != hostnameKind {
-			continue
-		}
-		key := ServiceKey{Name: parts[0], Namespace: parts[1]}
-		if !slices.Contains(named[key], parts[2]) {
-			named[key] = append(named[key], parts[2])
+		key, cluster, ok := namedCluster(ref, route.Namespace)
+		if ok && !slices.Contains(named[key], cluster) {
+			named[key] = append(named[key], cluster)
 			slices.Sort(named[key])
 		}
 	}
 	return named
+}
+
+func namedCluster(ref gatewayv1.BackendObjectReference, namespace string) (ServiceKey, string, bool) {
+	if cmp.Or(deref(ref.Kind), "Service") == "Service" && deref(ref.Group) == "" {
+		key := ServiceKey{Namespace: string(deref(ref.Namespace)), Name: string(ref.Name)}
+		return key, namedHere, key.Namespace != "" && key.Namespace != namespace
+	}
+	host, ours := strings.CutSuffix(string(ref.Name), hostSuffix)
+	parts := strings.Split(host, ".")
+	if !ours || len(parts) != 3 || deref(ref.Kind) != hostnameKind {
+		return ServiceKey{}, "", false
+	}
+	return ServiceKey{Name: parts[0], Namespace: parts[1]}, parts[2], true
 }
 
 // unresolvedHost is a name that no ServiceEntry can have: its share answers 500, as the Gateway API demands of a
@@ -108,15 +122,19 @@ func (b remoteBackend) serviceEntry(namespace string) *networkingv1.ServiceEntry
 	}
 	for _, p := range b.ports {
 		entry.Spec.Ports = append(entry.Spec.Ports, &networkingapi.ServicePort{
-			Number: uint32(p.Port), Name: portName(p), Protocol: istioProtocol(p),
-			TargetPort: uint32(b.cluster.EastWest.Port)})
+			Number: uint32(p.Port), Name: portName(p), Protocol: istioProtocol(p), TargetPort: b.targetPort()})
 	}
 	return entry
 }
 
+// targetPort of the gateway; the usual one while the cluster has lost its address and only the fallbacks serve.
+func (b remoteBackend) targetPort() uint32 {
+	return uint32(cmp.Or(b.cluster.EastWest.Port, EastWestPort))
+}
+
 func (b remoteBackend) endpoint(m Member) *networkingapi.WorkloadEntry {
 	e := &networkingapi.WorkloadEntry{Address: m.EastWest.Host, Labels: map[string]string{v1alpha1.LabelCluster: m.Name}}
-	if m.EastWest.Port == b.cluster.EastWest.Port {
+	if uint32(m.EastWest.Port) == b.targetPort() {
 		return e
 	}
 	e.Ports = map[string]uint32{}
@@ -196,7 +214,7 @@ func portName(p mcsv1beta1.ServicePort) string {
 // the port's name, then HTTP, since only routes lead here.
 func istioProtocol(p mcsv1beta1.ServicePort) string {
 	app := strings.ToLower(deref(p.AppProtocol))
-	if app == "" {
+	if app == "" && p.Name != "grpc-web" && !strings.HasPrefix(p.Name, "grpc-web-") {
 		app, _, _ = strings.Cut(p.Name, "-")
 	}
 	switch app {

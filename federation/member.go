@@ -4,7 +4,9 @@ package federation
 
 import (
 	"net/netip"
+	"slices"
 	"strconv"
+	"strings"
 
 	"isthmus.dev/isthmus/api/v1alpha1"
 )
@@ -55,6 +57,15 @@ func (a Address) String() string {
 		return "[" + a.Host + "]:" + strconv.Itoa(int(a.Port))
 	}
 	return a.Host + ":" + strconv.Itoa(int(a.Port))
+}
+
+// sortedBy is a list in the order of names. Callers give sorted lists; a plan must not depend on their keeping to it.
+func sortedBy[T any](list []T, name func(T) string) []T {
+	byName := func(a, b T) int { return strings.Compare(name(a), name(b)) }
+	if slices.IsSortedFunc(list, byName) {
+		return list
+	}
+	return slices.SortedStableFunc(slices.Values(list), byName)
 }
 
 // gatewayIdentity is the SPIFFE path, without scheme, of the proxy that Istio deploys for a Gateway: it names

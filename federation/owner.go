@@ -35,16 +35,19 @@ func (o Owner) Label() string {
 }
 
 // Mark puts the owner's label and annotation, and the label of Isthmus, on an object to be written.
-func (o Owner) Mark(meta *metav1.ObjectMeta) {
-	if meta.Labels == nil {
-		meta.Labels = map[string]string{}
+func (o Owner) Mark(meta metav1.Object) {
+	labels, annotations := meta.GetLabels(), meta.GetAnnotations()
+	if labels == nil {
+		labels = map[string]string{}
 	}
-	if meta.Annotations == nil {
-		meta.Annotations = map[string]string{}
+	if annotations == nil {
+		annotations = map[string]string{}
 	}
-	meta.Labels[v1alpha1.LabelManagedBy] = v1alpha1.ManagedBy
-	meta.Labels[v1alpha1.LabelOwner] = o.Label()
-	meta.Annotations[v1alpha1.AnnotationOwner] = o.String()
+	labels[v1alpha1.LabelManagedBy] = v1alpha1.ManagedBy
+	labels[v1alpha1.LabelOwner] = o.Label()
+	annotations[v1alpha1.AnnotationOwner] = o.String()
+	meta.SetLabels(labels)
+	meta.SetAnnotations(annotations)
 }
 
 // IsOurs tells whether an object was written by Isthmus for anyone.

@@ -111,6 +111,7 @@ func backendsOf(route *gatewayv1.HTTPRoute) []gatewayv1.BackendObjectReference {
 // PlanRoute makes the route of each member: every rule, match, filter and timeout as written, and each
 // reference to a ServiceImport expanded over the clusters that export it.
 func PlanRoute(snapshot RouteSnapshot) RoutePlan {
+	snapshot.Members = sortedBy(snapshot.Members, func(m RouteMember) string { return m.Name })
 	s := routePlanner{RouteSnapshot: snapshot, imports: map[ServiceKey]*Import{}, refused: refuseFilters(snapshot.Route)}
 	for key, service := range snapshot.Services {
 		s.imports[key] = service.Import()
@@ -316,7 +317,7 @@ func (s routePlanner) expandBackend(m RouteMember, rule gatewayv1.HTTPRouteRule,
 			e.planned.Reason, e.planned.Message = withoutShare(share)
 		}
 		if !share.Awaited {
-			e.spare = 2 + distance(m.Member, Member{Region: candidates[i].Region, Zone: candidates[i].Zone})
+			e.spare = 2 + candidates[i].distance(m.Member)
 		}
 		slots = append(slots, e)
 	}
@@ -436,6 +437,7 @@ func sendsSomewhere(observed *gatewayv1.HTTPRoute, key ServiceKey) bool {
 	if len(NamedClusters(observed)[key]) > 0 {
 		return true
 	}
+	// At home in its own namespace it is a plain Service.
 	_, listed := observedWeight(observed, localService(key, 0, observed.Namespace))
 	return listed
 }

@@ -48,7 +48,7 @@ type ServiceMember struct {
 	Before Verdict
 	// Namespaces among the service's and RouteNamespaces that the member has.
 	Namespaces []string
-	// Names are the clusters whose RemoteHost for this service some route in the member still names.
+	// Names are the clusters that some route in the member still names for this service, by NamedClusters.
 	Names []string
 }
 
@@ -77,7 +77,8 @@ func (s ServiceSnapshot) member(name string) (ServiceMember, bool) {
 }
 
 // Import merges the exports. A member that has not been read yet keeps the part that the hub remembers: what
-// is not seen is not withdrawn.
+// is not seen is not withdrawn. While there is such a member, the record also decides where it disagrees with the
+// exports that are seen, since the oldest may be among those that are not.
 func (s ServiceSnapshot) Import() *Import {
 	var exports []Export
 	for _, m := range s.Members {
@@ -85,34 +86,34 @@ func (s ServiceSnapshot) Import() *Import {
 			exports = append(exports, Export{Cluster: m.Name, Created: m.Created, Service: m.Service})
 		}
 	}
-	imp := MergeExports(s.Key, exports)
-	if s.Remembered == nil {
+	imp, unread := MergeExports(s.Key, exports), s.unread()
+	if len(unread) == 0 {
 		return imp
 	}
-	for _, cluster := range s.Remembered.Clusters {
-		if m, ok := s.member(cluster); !ok || m.Synced {
-			continue
-		}
-		if imp == nil {
-			imp = &Import{Key: s.Key, Spec: *s.Remembered.Spec.DeepCopy()}
-		}
-		imp.Clusters = append(imp.Clusters, cluster)
-		imp.rememberPorts(s.Remembered.Spec.Ports)
-	}
+	remembered := &Import{Key: s.Key, Spec: *s.Remembered.Spec.DeepCopy(), Clusters: unread}
 	if imp != nil {
-		slices.Sort(imp.Clusters)
+		for _, p := range imp.Spec.Ports {
+			remembered.addPort(p)
+		}
+		remembered.Clusters, remembered.Conflicts = append(unread, imp.Clusters...), imp.Conflicts
 	}
-	return imp
+	slices.Sort(remembered.Clusters)
+	remembered.sortPorts()
+	return remembered
 }
 
-func (i *Import) rememberPorts(ports []mcsv1beta1.ServicePort) {
-	for _, p := range ports {
-		if !slices.ContainsFunc(i.Spec.Ports, func(have mcsv1beta1.ServicePort) bool {
-			return have.Name == p.Name || have.Port == p.Port
-		}) {
-			i.Spec.Ports = append(i.Spec.Ports, p)
+// unread are the members that are remembered to export the service and have not been read yet.
+func (s ServiceSnapshot) unread() []string {
+	if s.Remembered == nil {
+		return nil
+	}
+	var names []string
+	for _, m := range s.Members {
+		if !m.Synced && slices.Contains(s.Remembered.Clusters, m.Name) {
+			names = append(names, m.Name)
 		}
 	}
+	return names
 }
 
 // ServicePlan is what makes an import reachable.
@@ -121,7 +122,8 @@ type ServicePlan struct {
 	Import *Import
 	// HubImport is the ServiceImport in the hub; nil when it is to be withdrawn.
 	HubImport *mcsv1beta1.ServiceImport
-	// Objects by member. A member without an entry is to hold nothing.
+	// Objects by member. A member without an entry has not been read: what it holds stays as it is. An empty entry
+	// withdraws all.
 	Objects map[string][]runtime.Object
 	// Waiting says, by member, what keeps an export from being reached from elsewhere.
 	Waiting map[string]string
@@ -141,33 +143,29 @@ func ServiceOwner(key ServiceKey) Owner {
 //
 // What a route still names stays until it no longer does: removing it first would cost its share in errors.
 func PlanService(s ServiceSnapshot) ServicePlan {
+	s.Members = sortedBy(s.Members, func(m ServiceMember) string { return m.Name })
 	plan := ServicePlan{Import: s.Import(), Objects: map[string][]runtime.Object{}, Waiting: map[string]string{}}
 	if plan.Import != nil {
 		plan.HubImport = serviceImport(plan.Import)
+		ServiceOwner(s.Key).Mark(plan.HubImport)
 	}
 	for _, m := range s.Members {
+		if !m.Synced {
+			continue
+		}
 		objects := s.objectsFor(m, plan.Import)
 		for _, o := range objects {
-			meta, ok := o.(metav1.ObjectMetaAccessor)
-			if ok {
-				markObject(ServiceOwner(s.Key), meta.GetObjectMeta())
+			if marked, ok := o.(metav1.Object); ok {
+				ServiceOwner(s.Key).Mark(marked)
 			}
 		}
 		plan.Objects[m.Name] = objects
-		if m.Synced && m.Exported && m.EastWest.IsZero() {
+		if m.Exported && m.EastWest.IsZero() {
 			plan.Waiting[m.Name] = fmt.Sprintf("the other members cannot reach %s in %s: its east-west gateway has no address yet",
 				s.Key, m.Name)
 		}
 	}
 	return plan
-}
-
-// markObject marks by the interface that every object has, since rendered objects are of many types.
-func markObject(o Owner, meta metav1.Object) {
-	marked := metav1.ObjectMeta{Labels: meta.GetLabels(), Annotations: meta.GetAnnotations()}
-	o.Mark(&marked)
-	meta.SetLabels(marked.Labels)
-	meta.SetAnnotations(marked.Annotations)
 }
 
 func (s ServiceSnapshot) objectsFor(m ServiceMember, imp *Import) []runtime.Object {
@@ -183,13 +181,11 @@ func (s ServiceSnapshot) objectsFor(m ServiceMember, imp *Import) []runtime.Obje
 }
 
 func serviceImport(imp *Import) *mcsv1beta1.ServiceImport {
-	si := &mcsv1beta1.ServiceImport{
+	return &mcsv1beta1.ServiceImport{
 		TypeMeta:   metav1.TypeMeta{APIVersion: mcsv1beta1.GroupVersion.String(), Kind: "ServiceImport"},
 		ObjectMeta: metav1.ObjectMeta{Namespace: imp.Key.Namespace, Name: imp.Key.Name},
 		Spec:       *imp.Spec.DeepCopy(),
 	}
-	ServiceOwner(imp.Key).Mark(&si.ObjectMeta)
-	return si
 }
 
 // servingObjects let the other members in: a route on the east-west gateway that is 100 % local, so that no
@@ -204,6 +200,9 @@ func (s ServiceSnapshot) servingObjects(m ServiceMember, imp *Import) []runtime.
 		if p.Protocol == "" || p.Protocol == corev1.ProtocolTCP {
 			rules = append(rules, eastWestRule(s.Key, p.Port, m.Name))
 		}
+	}
+	if len(rules) == 0 {
+		return nil
 	}
 	objects := []runtime.Object{serviceGrant(s.Key, v1alpha1.SystemNamespace)}
 	part := 0
@@ -268,23 +267,25 @@ func serviceGrant(key ServiceKey, from string) *gatewayv1.ReferenceGrant {
 	}
 }
 
-// sendingObjects let routes of one namespace in a member reach the service in the other clusters.
+// sendingObjects let routes of one namespace in a member reach the service at home and in the other clusters.
 func (s ServiceSnapshot) sendingObjects(m ServiceMember, namespace string, imp *Import) []runtime.Object {
 	var objects []runtime.Object
 	if imp == nil {
 		imp = &Import{Key: s.Key}
 	}
-	if namespace != s.Key.Namespace && slices.Contains(imp.Clusters, m.Name) {
+	// The grant for isthmus-system is among servingObjects.
+	elsewhere := namespace != s.Key.Namespace && namespace != v1alpha1.SystemNamespace && m.Service != nil
+	if elsewhere && (slices.Contains(imp.Clusters, m.Name) || slices.Contains(m.Names, namedHere)) {
 		objects = append(objects, serviceGrant(s.Key, namespace))
 	}
 	for _, other := range s.Members {
-		exports := slices.Contains(imp.Clusters, other.Name)
-		if other.Name == m.Name || other.EastWest.IsZero() || (!exports && !slices.Contains(m.Names, other.Name)) {
+		named := slices.Contains(m.Names, other.Name)
+		if other.Name == m.Name || (!named && (other.EastWest.IsZero() || !slices.Contains(imp.Clusters, other.Name))) {
 			continue
 		}
 		backend := remoteBackend{key: s.Key, cluster: other.Member, fallbacks: s.fallbacks(other, imp),
 			ports: s.remotePorts(imp, other)}
-		if len(backend.ports) > 0 {
+		if len(backend.ports) > 0 && len(backend.reachable()) > 0 {
 			objects = append(objects, backend.serviceEntry(namespace), backend.destinationRule(namespace))
 		}
 	}
@@ -296,12 +297,10 @@ func (s ServiceSnapshot) remotePorts(imp *Import, other ServiceMember) []mcsv1be
 	ports := imp.Spec.Ports
 	if len(ports) == 0 && other.Service != nil {
 		last := Import{Key: s.Key}
-		last.unitePorts(Export{Cluster: other.Name, Service: other.Service}, other.Name)
+		last.unitePorts(Export{Cluster: other.Name, Service: other.Service})
 		ports = last.Spec.Ports
 	}
-	return slices.DeleteFunc(slices.Clone(ports), func(p mcsv1beta1.ServicePort) bool {
-		return p.Protocol != "" && p.Protocol != corev1.ProtocolTCP
-	})
+	return tcpPorts(ports)
 }
 
 // fallbacks are where the proxy may go by itself: only clusters that serve, or a hiccup would spill into one
@@ -320,7 +319,7 @@ func (s ServiceSnapshot) fallbacks(of ServiceMember, imp *Import) []Member {
 // distance orders clusters by how far they are: 0 same zone, 1 same region, 2 elsewhere or not known.
 func distance(a, b Member) int {
 	switch {
-	case a.Region != "" && a.Region == b.Region && a.Zone != "" && a.Zone == b.Zone:
+	case a.Zone != "" && a.Zone == b.Zone && a.Region == b.Region:
 		return 0
 	case a.Region != "" && a.Region == b.Region:
 		return 1

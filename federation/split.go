@@ -36,6 +36,10 @@ type Candidate struct {
 // Serving tells whether the candidate takes traffic.
 func (c Candidate) Serving() bool { return !c.Resolving && c.Finding.Serving(c.Before) }
 
+func (c Candidate) distance(entered Member) int {
+	return distance(entered, Member{Region: c.Region, Zone: c.Zone})
+}
+
 // Share is a candidate's part of a backend's requests: Parts of the sum of all Parts.
 type Share struct {
 	Cluster string
@@ -88,11 +92,9 @@ func tiersOf(d v1alpha1.Distribution, entered Member, candidates []Candidate) []
 	}
 	return append(tiers,
 		proximityTier(candidates, v1alpha1.WeightSameZone, "the nearest fit cluster: same zone",
-			func(c Candidate) bool {
-				return entered.Zone != "" && c.Zone == entered.Zone && c.Region == entered.Region
-			}),
+			func(c Candidate) bool { return c.distance(entered) == 0 }),
 		proximityTier(candidates, v1alpha1.WeightSameRegion, "the nearest fit cluster: same region",
-			func(c Candidate) bool { return entered.Region != "" && c.Region == entered.Region }),
+			func(c Candidate) bool { return c.distance(entered) <= 1 }),
 		proximityTier(candidates, v1alpha1.WeightAnywhere, "no nearer cluster is fit",
 			func(Candidate) bool { return true }),
 	)

@@ -69,6 +69,7 @@ const (
 	ReasonUnsupported          = "Unsupported"
 	ReasonTooManyBackends      = "TooManyBackends"
 	ReasonNoMembers            = "NoMembers"
+	ReasonNotAccepted          = "NotAccepted"
 	ReasonParametersNotAllowed = "InvalidParameters"
 )
 
