@@ -140,8 +140,18 @@ func join(spec initSpec) error {
 	if err != nil {
 		return err
 	}
-	// The agent ends a program that takes too long by SIGTERM to this process. A parent-death signal
-	// would not do: from another pid namespace the parent cannot be told from a dead one.
+	code, err := runChild(program, spec)
+	if err != nil {
+		return err
+	}
+	os.Exit(code)
+	return nil
+}
+
+// runChild runs a program to its end. The agent ends one that takes too long by SIGTERM to this
+// process: a parent-death signal would not do, since from another pid namespace the parent cannot be
+// told from a dead one.
+func runChild(program string, spec initSpec) (int, error) {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	cmd := exec.CommandContext(ctx, program)
@@ -154,19 +164,18 @@ func join(spec initSpec) error {
 		Credential: &syscall.Credential{Uid: uint32(spec.User.UID), Gid: uint32(spec.User.GID), Groups: groups},
 	}
 	if err := cmd.Start(); err != nil {
-		return err
+		return 0, err
 	}
-	_ = unix.Close(errorFD)
-	err = cmd.Wait()
+	_ = unix.Close(errorFD) // it runs
+	err := cmd.Wait()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
-		os.Exit(126)
+		return 126, nil
 	}
 	if code := cmd.ProcessState.ExitCode(); code >= 0 {
-		os.Exit(code)
+		return code, nil
 	}
-	os.Exit(128 + int(syscall.SIGKILL))
-	return nil
+	return 128 + int(syscall.SIGKILL), nil
 }
 
 // enter moves this thread into the namespaces of a process. All are opened first: after the mount

@@ -200,6 +200,7 @@ func TestInside(t *testing.T) {
 	t.Run("Security", r.security)
 	t.Run("Completion", r.completion)
 	t.Run("UnknownImage", r.unknownImage)
+	t.Run("ImageFolder", r.imageFolder)
 	t.Run("LoadBalancer", r.loadBalancer)
 	t.Run("AgentKilled", r.agentKilled)
 	r.shutdown(t)
@@ -549,6 +550,26 @@ func (r *rig) unknownImage(t *testing.T) {
 	require.Contains(t, message, filepath.Join(r.dir, "images"))
 	require.Contains(t, message, "isthmus-lab image add nothing FILE")
 	require.Equal(t, corev1.PodPending, pod.Status.Phase)
+}
+
+// imageFolder runs an image with files of its own, from its own path.
+func (r *rig) imageFolder(t *testing.T) {
+	at := filepath.Join(r.dir, "images", "tree")
+	write := func(name, text string) {
+		require.NoError(t, os.MkdirAll(filepath.Dir(filepath.Join(at, name)), 0o755))
+		require.NoError(t, os.WriteFile(filepath.Join(at, name), []byte(text), 0o755))
+	}
+	write("root/opt/tree/bin/run", "#!/bin/sh\necho \"$0 $(cat /var/lib/tree/data) $1\"\n")
+	write("root/var/lib/tree/data", "leaves")
+	require.NoError(t, os.Symlink("root/opt/tree/bin/run", filepath.Join(at, "entrypoint")))
+	r.create(t, podOf("tree", func(p *corev1.Pod) {
+		p.Spec.RestartPolicy = corev1.RestartPolicyNever
+		c := &p.Spec.Containers[0]
+		c.Image, c.Args, c.ReadinessProbe = "example.com/tree:v1", []string{"green"}, nil
+		c.SecurityContext = &corev1.SecurityContext{RunAsUser: ptr.To(int64(1337)), ReadOnlyRootFilesystem: ptr.To(true)}
+	}))
+	r.await(t, "tree", "Succeeded", func(p *corev1.Pod) bool { return p.Status.Phase == corev1.PodSucceeded })
+	require.Equal(t, "/opt/tree/bin/run leaves green\n", r.log(t, "tree", "main"))
 }
 
 func (r *rig) loadBalancer(t *testing.T) {

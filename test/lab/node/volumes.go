@@ -123,10 +123,10 @@ func (v *volumes) render(ctx context.Context, pod *corev1.Pod, volume *corev1.Vo
 	switch {
 	case volume.ConfigMap != nil:
 		s := volume.ConfigMap
-		return out, v.addConfigMap(ctx, out, pod.Namespace, s.Name, s.Items, s.Optional, s.DefaultMode)
+		return out, v.addConfigMap(ctx, out, pod.Namespace, s.Name, keys{s.Items, s.Optional, s.DefaultMode})
 	case volume.Secret != nil:
 		s := volume.Secret
-		return out, v.addSecret(ctx, out, pod.Namespace, s.SecretName, s.Items, s.Optional, s.DefaultMode)
+		return out, v.addSecret(ctx, out, pod.Namespace, s.SecretName, keys{s.Items, s.Optional, s.DefaultMode})
 	case volume.DownwardAPI != nil:
 		return out, v.addDownward(out, volume.DownwardAPI.Items, volume.DownwardAPI.DefaultMode)
 	case volume.Projected != nil:
@@ -144,9 +144,9 @@ func (v *volumes) addProjection(ctx context.Context, out payload, pod *corev1.Po
 	mode := volume.Projected.DefaultMode
 	switch {
 	case p.ConfigMap != nil:
-		return v.addConfigMap(ctx, out, pod.Namespace, p.ConfigMap.Name, p.ConfigMap.Items, p.ConfigMap.Optional, mode)
+		return v.addConfigMap(ctx, out, pod.Namespace, p.ConfigMap.Name, keys{p.ConfigMap.Items, p.ConfigMap.Optional, mode})
 	case p.Secret != nil:
-		return v.addSecret(ctx, out, pod.Namespace, p.Secret.Name, p.Secret.Items, p.Secret.Optional, mode)
+		return v.addSecret(ctx, out, pod.Namespace, p.Secret.Name, keys{p.Secret.Items, p.Secret.Optional, mode})
 	case p.DownwardAPI != nil:
 		return v.addDownward(out, p.DownwardAPI.Items, mode)
 	case p.ServiceAccountToken != nil:
@@ -159,8 +159,8 @@ func (v *volumes) addProjection(ctx context.Context, out payload, pod *corev1.Po
 	return errors.New("the lab's node projects serviceAccountToken, configMap, secret and downwardAPI only")
 }
 
-func (v *volumes) addConfigMap(ctx context.Context, out payload, namespace, name string, items []corev1.KeyToPath, optional *bool, mode *int32) error {
-	cm, err := optionalObject(optional, func() (*corev1.ConfigMap, error) { return v.objects.ConfigMap(ctx, namespace, name) })
+func (v *volumes) addConfigMap(ctx context.Context, out payload, namespace, name string, pick keys) error {
+	cm, err := optionalObject(pick.optional, func() (*corev1.ConfigMap, error) { return v.objects.ConfigMap(ctx, namespace, name) })
 	if err != nil || cm == nil {
 		return err
 	}
@@ -171,15 +171,15 @@ func (v *volumes) addConfigMap(ctx context.Context, out payload, namespace, name
 	for key, value := range cm.Data {
 		data[key] = []byte(value)
 	}
-	return out.addKeys(data, items, optional, mode, "ConfigMap "+name)
+	return out.addKeys(data, pick, "ConfigMap "+name)
 }
 
-func (v *volumes) addSecret(ctx context.Context, out payload, namespace, name string, items []corev1.KeyToPath, optional *bool, mode *int32) error {
-	secret, err := optionalObject(optional, func() (*corev1.Secret, error) { return v.objects.Secret(ctx, namespace, name) })
+func (v *volumes) addSecret(ctx context.Context, out payload, namespace, name string, pick keys) error {
+	secret, err := optionalObject(pick.optional, func() (*corev1.Secret, error) { return v.objects.Secret(ctx, namespace, name) })
 	if err != nil || secret == nil {
 		return err
 	}
-	return out.addKeys(secret.Data, items, optional, mode, "Secret "+name)
+	return out.addKeys(secret.Data, pick, "Secret "+name)
 }
 
 func (v *volumes) addDownward(out payload, items []corev1.DownwardAPIVolumeFile, mode *int32) error {
@@ -228,24 +228,31 @@ func (v *volumes) token(ctx context.Context, pod *corev1.Pod, volume string, p *
 	return status.Token, nil
 }
 
-func (p payload) addKeys(data map[string][]byte, items []corev1.KeyToPath, optional *bool, mode *int32, from string) error {
-	if items == nil {
+// keys says which keys of an object become files, and how.
+type keys struct {
+	items    []corev1.KeyToPath // nil is all
+	optional *bool
+	mode     *int32
+}
+
+func (p payload) addKeys(data map[string][]byte, pick keys, from string) error {
+	if pick.items == nil {
 		for key, value := range data {
-			if err := p.add(key, value, nil, mode); err != nil {
+			if err := p.add(key, value, nil, pick.mode); err != nil {
 				return err
 			}
 		}
 		return nil
 	}
-	for _, item := range items {
+	for _, item := range pick.items {
 		value, ok := data[item.Key]
 		if !ok {
-			if optional != nil && *optional {
+			if pick.optional != nil && *pick.optional {
 				continue
 			}
 			return fmt.Errorf("no key %q in %s", item.Key, from)
 		}
-		if err := p.add(item.Path, value, item.Mode, mode); err != nil {
+		if err := p.add(item.Path, value, item.Mode, pick.mode); err != nil {
 			return err
 		}
 	}

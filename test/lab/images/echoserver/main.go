@@ -33,16 +33,20 @@ const (
 )
 
 func main() {
+	if err := run(); err != nil {
+		log.Fatal(err)
+	}
+}
+
+func run() error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
-	listener, err := net.Listen("tcp", ":"+cmp.Or(os.Getenv("PORT"), "8080"))
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", ":"+cmp.Or(os.Getenv("PORT"), "8080"))
 	if err != nil {
-		log.Fatal(err)
+		return err
 	}
 	log.Printf("echoserver listens on %s", listener.Addr())
-	if err := serve(ctx, listener, handler(os.Getenv)); err != nil {
-		log.Fatal(err)
-	}
+	return serve(ctx, listener, handler(os.Getenv))
 }
 
 // echo is the answer.

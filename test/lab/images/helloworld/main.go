@@ -29,20 +29,24 @@ import (
 const drainTimeout = 20 * time.Second
 
 func main() {
+	if err := run(); err != nil {
+		log.Fatal(err)
+	}
+}
+
+func run() error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
 	lameDuck, err := time.ParseDuration(cmp.Or(os.Getenv("LAME_DUCK"), "1s"))
 	if err != nil {
-		log.Fatalf("LAME_DUCK: %v; give a duration such as 500ms", err)
+		return fmt.Errorf("LAME_DUCK: %w; give a duration such as 500ms", err)
 	}
-	listener, err := net.Listen("tcp", ":"+cmp.Or(os.Getenv("PORT"), "5000"))
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", ":"+cmp.Or(os.Getenv("PORT"), "5000"))
 	if err != nil {
-		log.Fatal(err)
+		return err
 	}
 	log.Printf("helloworld listens on %s", listener.Addr())
-	if err := serve(ctx, listener, newApp(os.Getenv, os.Exit), lameDuck); err != nil {
-		log.Fatal(err)
-	}
+	return serve(ctx, listener, newApp(os.Getenv, os.Exit), lameDuck)
 }
 
 // app is what the program answers with.
