@@ -35,6 +35,8 @@ import (
 // webhook) has been created only just before it.
 const settle = 2 * time.Minute
 
+const fieldManager = "isthmus-lab"
+
 const crdKind = "CustomResourceDefinition"
 
 // Applier applies manifests to one cluster, server-side, as the lab.
@@ -169,38 +171,66 @@ func (a *Applier) apply(ctx context.Context, objects []*unstructured.Unstructure
 }
 
 func (a *Applier) applyOne(ctx context.Context, o *unstructured.Unstructured) error {
-	var last error
-	err := wait.PollUntilContextTimeout(ctx, 100*time.Millisecond, settle, true, func(ctx context.Context) (bool, error) {
-		last = a.tryOne(ctx, o)
-		if unsettled(last) {
-			if meta.IsNoMatchError(last) {
-				a.mapper.Reset()
-			}
-			return false, nil
-		}
-		return true, last
-	})
+	err := a.settle(ctx, func(ctx context.Context) error { return a.write(ctx, o) })
+	if err == nil && o.GetKind() == crdKind {
+		err = a.settle(ctx, func(ctx context.Context) error { return a.served(ctx, o) })
+	}
 	if err != nil {
-		return fmt.Errorf("apply %s %s: %w", o.GetKind(), strings.TrimPrefix(o.GetNamespace()+"/"+o.GetName(), "/"), errors.Join(last, ctx.Err()))
+		return fmt.Errorf("apply %s %s: %w", o.GetKind(), strings.TrimPrefix(o.GetNamespace()+"/"+o.GetName(), "/"), err)
 	}
 	return nil
 }
 
-func (a *Applier) tryOne(ctx context.Context, o *unstructured.Unstructured) error {
+// settle tries until f succeeds, or fails for good.
+func (a *Applier) settle(ctx context.Context, f func(context.Context) error) error {
+	var last error
+	err := wait.PollUntilContextTimeout(ctx, 100*time.Millisecond, settle, true, func(ctx context.Context) (bool, error) {
+		last = f(ctx)
+		if !unsettled(last) {
+			return true, last
+		}
+		if meta.IsNoMatchError(last) {
+			a.mapper.Reset()
+		}
+		return false, nil
+	})
+	if err != nil && !errors.Is(err, last) {
+		return errors.Join(last, err)
+	}
+	return err
+}
+
+func (a *Applier) write(ctx context.Context, o *unstructured.Unstructured) error {
 	target, err := a.resource(o)
 	if err != nil {
 		return err
 	}
-	applied, err := target.Apply(ctx, o.GetName(), o, metav1.ApplyOptions{FieldManager: "isthmus-lab", Force: true})
-	if err == nil && o.GetKind() == crdKind && !established(applied) {
-		return errNotEstablished
+	if o.GetKind() == crdKind {
+		// The first time without the work of server-side apply, which a CRD's size makes seconds of.
+		_, err := target.Create(ctx, o, metav1.CreateOptions{FieldManager: fieldManager})
+		if !apierrors.IsAlreadyExists(err) {
+			return err
+		}
 	}
+	_, err = target.Apply(ctx, o.GetName(), o, metav1.ApplyOptions{FieldManager: fieldManager, Force: true})
 	return err
 }
 
 // errNotEstablished says that the API server does not serve a CRD's kind yet. Who asks for the kind
 // before that is refused, and many clients wait long before they ask again.
 var errNotEstablished = errors.New("the CRD is not established")
+
+func (a *Applier) served(ctx context.Context, crd *unstructured.Unstructured) error {
+	target, err := a.resource(crd)
+	if err != nil {
+		return err
+	}
+	live, err := target.Get(ctx, crd.GetName(), metav1.GetOptions{})
+	if err == nil && !established(live) {
+		return errNotEstablished
+	}
+	return err
+}
 
 func established(crd *unstructured.Unstructured) bool {
 	conditions, _, _ := unstructured.NestedSlice(crd.Object, "status", "conditions")
@@ -235,6 +265,6 @@ func (a *Applier) resource(o *unstructured.Unstructured) (dynamic.ResourceInterf
 // unsettled says whether an error may go away by itself within a moment.
 func unsettled(err error) bool {
 	return errors.Is(err, errNotEstablished) || meta.IsNoMatchError(err) || apierrors.IsNotFound(err) || apierrors.IsServiceUnavailable(err) ||
-		apierrors.IsInternalError(err) || apierrors.IsTooManyRequests(err) || apierrors.IsServerTimeout(err) ||
+		apierrors.IsInternalError(err) || apierrors.IsTooManyRequests(err) || apierrors.IsServerTimeout(err) || apierrors.IsTimeout(err) ||
 		discovery.IsGroupDiscoveryFailedError(err)
 }
