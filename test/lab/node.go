@@ -66,7 +66,9 @@ func RunNode(ctx context.Context, dir, cluster string) error {
 	tracked := make(chan struct{})
 	go func() {
 		defer close(tracked)
-		trackGateways(ctx, dir, cluster, c.Kubeconfig)
+		if c.Role == state.RoleMember { // the hub's Gateways are intent: nothing answers there
+			trackGateways(ctx, dir, cluster, c.Kubeconfig)
+		}
 	}()
 	err = node.Run(ctx, config)
 	cancel()
