@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package federation
+
+import (
+	"fmt"
+	"math"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"isthmus.dev/isthmus/api/v1alpha1"
+)
+
+func weighted(weights ...any) v1alpha1.Distribution {
+	d := v1alpha1.Distribution{Type: v1alpha1.DistributionWeighted}
+	for i := 0; i < len(weights); i += 2 {
+		d.Weights = append(d.Weights, v1alpha1.ClusterWeight{Cluster: weights[i].(string), Weight: int32(weights[i+1].(int))})
+	}
+	return d
+}
+
+func cand(cluster, region, zone string, verdict Verdict, last int32) Candidate {
+	return Candidate{Cluster: cluster, Region: region, Zone: zone, Finding: Finding{Verdict: verdict, Message: "m"}, LastWeight: last}
+}
+
+func TestDistribute(t *testing.T) {
+	local := v1alpha1.Distribution{Type: v1alpha1.DistributionLocal}
+	entered := Member{Name: "eks", Region: "eu", Zone: "a"}
+	resolving := cand("gke", "us", "", Fit, 0)
+	resolving.Resolving = true
+	tests := map[string]struct {
+		distribution v1alpha1.Distribution
+		entered      Member
+		candidates   []Candidate
+		// want is each candidate as "cluster parts reason", with "!" where displaced and "?" where awaited.
+		want string
+	}{
+		"weighted":                           {weighted("eks", 80, "gke", 20), entered, []Candidate{cand("eks", "", "", Fit, 0), cand("gke", "", "", Fit, 0)}, "eks 80 Policy, gke 20 Policy"},
+		"weight 0 is last":                   {weighted("eks", 1, "gke", 0), entered, []Candidate{cand("eks", "", "", Fit, 0), cand("gke", "", "", Fit, 0)}, "eks 1 Policy, gke 0 Standby"},
+		"not named":                          {weighted("eks", 1), entered, []Candidate{cand("eks", "", "", Fit, 0), cand("gke", "", "", Fit, 0)}, "eks 1 Policy, gke 0 NotListed"},
+		"one unfit":                          {weighted("eks", 80, "gke", 20), entered, []Candidate{cand("eks", "", "", Unfit, 0), cand("gke", "", "", Fit, 0)}, "eks 0 Unfit!, gke 20 Policy"},
+		"one unknown":                        {weighted("eks", 80, "gke", 20), entered, []Candidate{cand("eks", "", "", Unknown, 0), cand("gke", "", "", Fit, 0)}, "eks 80 Policy, gke 20 Policy"},
+		"last resort":                        {weighted("eks", 1), entered, []Candidate{cand("eks", "", "", Unfit, 0), cand("aks", "eu", "b", Fit, 0), cand("gke", "us", "", Fit, 0)}, "eks 0 Unfit!, aks 1 SameRegion, gke 0 NotListed"},
+		"nobody is a member":                 {weighted("mars", 1), entered, []Candidate{cand("eks", "eu", "a", Fit, 0), cand("gke", "us", "", Fit, 0)}, "eks 1 SameZone, gke 0 NotListed"},
+		"held":                               {weighted("eks", 80, "gke", 20), entered, []Candidate{cand("eks", "", "", Unfit, 3000), cand("gke", "", "", Unfit, 7000)}, "eks 3000 Held, gke 7000 Held"},
+		"held on one":                        {weighted("eks", 80, "gke", 20), entered, []Candidate{cand("eks", "", "", Unfit, 0), cand("gke", "", "", Unfit, 10000)}, "eks 0 Unfit!, gke 10000 Held"},
+		"never decided":                      {weighted("eks", 80, "gke", 20), entered, []Candidate{cand("eks", "", "", Unfit, 0), cand("gke", "", "", Unfit, 0)}, "eks 80 Held, gke 20 Held"},
+		"local":                              {local, entered, []Candidate{cand("eks", "", "", Fit, 0), cand("gke", "", "", Fit, 0)}, "eks 1 Local, gke 0 Standby"},
+		"same zone":                          {local, entered, []Candidate{cand("aks", "eu", "a", Fit, 0), cand("gke", "eu", "b", Fit, 0)}, "aks 1 SameZone, gke 0 Standby"},
+		"same region":                        {local, entered, []Candidate{cand("eks", "eu", "a", Unfit, 0), cand("aks", "eu", "b", Fit, 0), cand("gke", "us", "a", Fit, 0)}, "eks 0 Unfit!, aks 1 SameRegion, gke 0 Standby"},
+		"a zone of another region is far":    {local, entered, []Candidate{cand("gke", "us", "a", Fit, 0), cand("aks", "eu", "b", Fit, 0)}, "gke 0 Standby, aks 1 SameRegion"},
+		"anywhere, evenly":                   {local, entered, []Candidate{cand("aks", "us", "", Fit, 0), cand("gke", "", "", Fit, 0)}, "aks 1 Anywhere, gke 1 Anywhere"},
+		"unknown places are not near":        {local, Member{Name: "eks"}, []Candidate{cand("aks", "", "", Fit, 0), cand("gke", "us", "", Fit, 0)}, "aks 1 Anywhere, gke 1 Anywhere"},
+		"an unfit standby displaces nothing": {local, entered, []Candidate{cand("eks", "", "", Fit, 0), cand("gke", "", "", Unfit, 0)}, "eks 1 Local, gke 0 Unfit"},
+		"resolving waits":                    {weighted("eks", 1, "gke", 1), entered, []Candidate{cand("eks", "", "", Fit, 10000), resolving}, "eks 1 Policy, gke 0 Resolving?"},
+		"resolving is not rushed":            {weighted("eks", 1, "gke", 1), entered, []Candidate{cand("eks", "", "", Unfit, 10000), resolving}, "eks 10000 Held, gke 0 Resolving?"},
+		"a resolving standby":                {local, entered, []Candidate{cand("eks", "", "", Fit, 10000), resolving}, "eks 1 Local, gke 0 Resolving"},
+		"nobody at all":                      {local, entered, nil, ""},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			var got []string
+			for _, s := range Distribute(test.distribution, test.entered, test.candidates) {
+				mark := map[bool]string{true: "!"}[s.Displaced] + map[bool]string{true: "?"}[s.Awaited]
+				got = append(got, fmt.Sprintf("%s %d %s%s", s.Cluster, s.Parts, s.Reason, mark))
+				require.NotEmpty(t, s.Message)
+			}
+			require.Equal(t, test.want, strings.Join(got, ", "))
+		})
+	}
+}
+
+func TestApportion(t *testing.T) {
+	whole := func(parts ...uint64) []Fraction {
+		var sum uint64
+		for _, p := range parts {
+			sum += p
+		}
+		var out []Fraction
+		for _, p := range parts {
+			out = append(out, Fraction{Weight: 1, WeightSum: 1, Parts: p, PartsSum: sum})
+		}
+		return out
+	}
+	tests := map[string]struct {
+		fractions []Fraction
+		want      []int32
+	}{
+		"nothing":                      {nil, []int32{}},
+		"one":                          {whole(7), []int32{10000}},
+		"80 to 20":                     {whole(80, 20), []int32{8000, 2000}},
+		"equal remainders: the first":  {whole(1, 1, 1), []int32{3334, 3333, 3333}},
+		"the largest remainder":        {whole(1, 2), []int32{3333, 6667}},
+		"zero stays zero":              {whole(1, 0, 2), []int32{3333, 0, 6667}},
+		"no denominator":               {[]Fraction{{Weight: 1, WeightSum: 1}, {Weight: 1, WeightSum: 1, Parts: 1, PartsSum: 1}}, []int32{0, 10000}},
+		"a million to one":             {whole(1_000_000, 1), []int32{10000, 0}},
+		"two backends over two":        {[]Fraction{{90, 100, 2, 3}, {90, 100, 1, 3}, {10, 100, 1, 1}}, []int32{6000, 3000, 1000}},
+		"different denominators":       {[]Fraction{{1, 2, 1, 3}, {1, 2, 2, 3}, {1, 2, 1, 7}, {1, 2, 6, 7}}, []int32{1667, 3333, 714, 4286}},
+		"more than there is to be had": {whole(make128()...), append(repeat(79, 16), repeat(78, 112)...)},
+		"as large as it gets":          {[]Fraction{{1_000_000, 2_000_000, 1_000_000, 128_000_000}, {1_000_000, 2_000_000, 127_000_000, 128_000_000}, {1_000_000, 2_000_000, 1, 1}}, []int32{39, 4961, 5000}},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			require.Equal(t, test.want, Apportion(TotalWeight, test.fractions))
+		})
+	}
+}
+
+func make128() []uint64 {
+	out := make([]uint64, 128)
+	for i := range out {
+		out[i] = 1_000_000
+	}
+	return out
+}
+
+func repeat(value int32, n int) []int32 {
+	out := make([]int32, n)
+	for i := range out {
+		out[i] = value
+	}
+	return out
+}
+
+func TestWeightsBeyondTheSchemaAreCut(t *testing.T) {
+	shares := Distribute(weighted("eks", math.MaxInt32, "gke", 1_000_000, "aks", -5), Member{},
+		[]Candidate{cand("aks", "", "", Fit, 0), cand("eks", "", "", Fit, 0), cand("gke", "", "", Fit, 0)})
+	require.Equal(t, []uint32{0, maxWeight, maxWeight}, []uint32{shares[0].Parts, shares[1].Parts, shares[2].Parts})
+}
+
+func TestSummary(t *testing.T) {
+	require.Equal(t, "nobody", Summary([]string{"eks"}, []int32{0}))
+	require.Equal(t, "nobody", Summary(nil, nil))
+	require.Equal(t, "eks 80.00% gke 20.00%", Summary([]string{"eks", "gke"}, []int32{8000, 2000}))
+	require.Equal(t, "gke 33.33% eks 66.67%", Summary([]string{"gke", "eks", "aks"}, []int32{3333, 6667, 0}))
+	require.Equal(t, "eks 90.01% gke 9.99%", Summary([]string{"eks", "gke", "eks"}, []int32{9000, 999, 1}), "the shares of one cluster are added up")
+}
