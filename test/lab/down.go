@@ -161,13 +161,26 @@ func mountPoints(mountinfo io.Reader, dir string) ([]string, error) {
 
 // removeFiles deletes what a lab made, by name: the folder may be anybody's.
 func (l *Lab) removeFiles() error {
-	var errs []error
+	errs := []error{l.keepPodLogs()}
 	for _, name := range []string{"run", "images", "bin", "kubeconfigs", "kubeconfig"} {
 		errs = append(errs, os.RemoveAll(filepath.Join(l.Dir, name)))
 	}
-	owner, err := os.ReadFile(marker)
-	if err == nil && strings.TrimSpace(string(owner)) == l.Dir {
+	if owner, err := os.ReadFile(marker); err == nil && strings.TrimSpace(string(owner)) == l.Dir {
 		errs = append(errs, os.Remove(marker))
+	}
+	return errors.Join(errs...)
+}
+
+// keepPodLogs moves the pods' logs to those of their clusters, as run/ is about to be deleted.
+func (l *Lab) keepPodLogs() error {
+	dirs, err := filepath.Glob(filepath.Join(l.Dir, "run", "*", "logs"))
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, dir := range dirs {
+		pods := filepath.Join(l.logs(filepath.Base(filepath.Dir(dir))), "pods")
+		errs = append(errs, os.RemoveAll(pods), os.MkdirAll(filepath.Dir(pods), 0o755), os.Rename(dir, pods))
 	}
 	return errors.Join(errs...)
 }

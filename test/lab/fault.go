@@ -25,8 +25,12 @@ const Gateway = "gateway"
 // Node is the fault target that stands for the node agent.
 const Node = "node"
 
-// stopGrace is how long a stopped process may take to end in peace.
-const stopGrace = 20 * time.Second
+// How long a stopped process may take to end in peace. A node ends its pods first; an API server
+// would wait a minute for its watchers.
+const (
+	stopGrace     = 5 * time.Second
+	nodeStopGrace = 40 * time.Second
+)
 
 // Targets returns what Kill, Stop and Start can be asked for.
 func Targets() []string {
@@ -53,6 +57,9 @@ func (l *Lab) Stop(cluster, target string) error {
 	component, processes, err := l.target(cluster, target)
 	if err != nil {
 		return err
+	}
+	if component == state.NodeAgent {
+		return process.Stop(context.Background(), nodeStopGrace, processes...)
 	}
 	if !state.IsPod(component) {
 		return process.Stop(context.Background(), stopGrace, processes...)

@@ -86,6 +86,10 @@ func (l *Lab) resume(ctx context.Context, asked *state.Lab) (*state.Lab, error) 
 	if err := l.clear(ctx); err != nil {
 		return nil, fmt.Errorf("clear what an earlier lab left: %w", err)
 	}
+	// The logs of the lab before would be taken for this one's.
+	if err := os.RemoveAll(filepath.Join(l.Dir, "logs")); err != nil {
+		return nil, err
+	}
 	if err := mark(l.Dir); err != nil {
 		return nil, err
 	}
