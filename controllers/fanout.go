@@ -15,7 +15,8 @@ import (
 
 // fanOut hands every member its part of a plan and says how far each has come: nil for a member that holds the
 // newest wish, else why not. It never waits: a member writes from its own queue, and its outcome wakes the key
-// again. A member that has not been read is given nothing, so that what it holds stays.
+// again. A member that has not been read is given nothing, not even a withdrawal, so that what it holds stays: once it
+// is read, every key that concerns it is woken.
 func fanOut(members []member, owner federation.Owner, wish func(member) (fleet.Desired, bool)) map[string]error {
 	outcomes := map[string]error{}
 	for _, m := range members {
@@ -24,7 +25,7 @@ func fanOut(members []member, owner federation.Owner, wish func(member) (fleet.D
 			continue
 		}
 		desired, wanted := wish(m)
-		if wanted && (m.Synced || len(desired.Objects) == 0) {
+		if wanted && m.Synced {
 			desired.Owner, desired.Prune = owner, kindsOf(owner.Noun)
 			m.handle.Submit(desired)
 		}

@@ -16,17 +16,17 @@ import (
 	"isthmus.dev/isthmus/federation"
 )
 
-// route gathers all that a hub HTTPRoute depends on. plans are its RoutePlans by member.
+// route gathers all that a hub HTTPRoute depends on. decided is what was last decided for it, by member.
 func (g gatherer) route(ctx context.Context, route *gatewayv1.HTTPRoute, members []member,
-	plans map[string]*v1alpha1.RoutePlan) (federation.RouteSnapshot, error) {
+	decided map[string][]v1alpha1.PlannedRule) (federation.RouteSnapshot, error) {
 	s := federation.RouteSnapshot{Route: route, Services: map[federation.ServiceKey]federation.ServiceSnapshot{}}
 	var err error
 	if s.Parents, err = g.parents(ctx, route); err != nil {
 		return s, err
 	}
 	last := before{}
-	for _, p := range plans {
-		last.remember(p.Status.Rules)
+	for _, rules := range decided {
+		last.remember(rules)
 	}
 	namespaces := []string{route.Namespace}
 	for _, p := range s.Parents {
@@ -46,7 +46,7 @@ func (g gatherer) route(ctx context.Context, route *gatewayv1.HTTPRoute, members
 	}
 	for _, m := range members {
 		if !m.leaving {
-			s.Members = append(s.Members, g.routeMember(ctx, m, s, plans[m.Name]))
+			s.Members = append(s.Members, g.routeMember(ctx, m, s, decided[m.Name]))
 		}
 	}
 	return s, nil
@@ -101,14 +101,11 @@ func (g gatherer) parents(ctx context.Context, route *gatewayv1.HTTPRoute) ([]fe
 	return parents, nil
 }
 
-func (g gatherer) routeMember(ctx context.Context, m member, s federation.RouteSnapshot, plan *v1alpha1.RoutePlan) federation.RouteMember {
-	rm := federation.RouteMember{Member: m.Member, HasNamespace: m.hasNamespace(ctx, s.Route.Namespace)}
+func (g gatherer) routeMember(ctx context.Context, m member, s federation.RouteSnapshot, last []v1alpha1.PlannedRule) federation.RouteMember {
+	rm := federation.RouteMember{Member: m.Member, Last: last, HasNamespace: m.hasNamespace(ctx, s.Route.Namespace)}
 	observed := &gatewayv1.HTTPRoute{}
 	if m.get(ctx, s.Route.Namespace, s.Route.Name, observed) && federation.IsOurs(observed) {
 		rm.Observed = observed
-	}
-	if plan != nil {
-		rm.Last = plan.Status.Rules
 	}
 	for key, service := range s.Services {
 		for _, exporter := range service.Members {

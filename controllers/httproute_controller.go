@@ -25,6 +25,7 @@ type routeReconciler struct {
 	triggers *triggers
 	metrics  *metrics
 	events   events.EventRecorder
+	decided  memory
 }
 
 func (r *routeReconciler) setup(mgr ctrl.Manager) error {
@@ -89,6 +90,7 @@ func (r *routeReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl
 	if err := r.Get(ctx, req.NamespacedName, route); err != nil {
 		if client.IgnoreNotFound(err) == nil {
 			fanOut(members, owner, func(member) (fleet.Desired, bool) { return fleet.Desired{}, true })
+			r.decided.forget(req.NamespacedName)
 			r.metrics.forgetRoute(req.Namespace, req.Name)
 		}
 		return ctrl.Result{}, client.IgnoreNotFound(err)
@@ -97,13 +99,14 @@ func (r *routeReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl
 	if err != nil {
 		return ctrl.Result{}, err
 	}
-	snapshot, err := r.route(ctx, route, members, plans)
+	snapshot, err := r.route(ctx, route, members, r.decided.recall(req.NamespacedName, plans))
 	if err != nil {
 		return ctrl.Result{}, err
 	}
 	started := time.Now()
 	plan := federation.PlanRoute(snapshot)
 	r.metrics.planned(nounRoute, started)
+	r.decided.keep(req.NamespacedName, plan)
 	outcomes := fanOut(members, owner, func(m member) (fleet.Desired, bool) { return routeWish(m, plan) })
 	return ctrl.Result{}, r.report(ctx, snapshot, plan, plans, outcomes)
 }

@@ -30,6 +30,14 @@ var running struct {
 	ended   bool
 	servers []*envtest.Environment
 	configs []*rest.Config
+	onStop  []func()
+}
+
+// OnStop has a function called before the API servers stop: an open watch keeps one from stopping for a minute.
+func OnStop(f func()) {
+	running.Lock()
+	defer running.Unlock()
+	running.onStop = append(running.onStop, f)
 }
 
 // Main is the TestMain of a package that uses Start: it runs the tests and leaves no process behind, also when it
@@ -116,6 +124,9 @@ func stop() error {
 	running.Lock()
 	defer running.Unlock()
 	running.ended = true
+	for _, f := range running.onStop {
+		f()
+	}
 	var errs []error
 	for _, server := range running.servers {
 		errs = append(errs, server.Stop())
@@ -153,4 +164,15 @@ func goCommand(args ...string) (string, error) {
 		return "", fmt.Errorf("go %s: %w", strings.Join(args, " "), err)
 	}
 	return strings.TrimSpace(string(out)), nil
+}
+
+// Configs are admin configs of all API servers that run, for what is shared by the tests of a package.
+func Configs() []*rest.Config {
+	running.Lock()
+	defer running.Unlock()
+	configs := make([]*rest.Config, len(running.configs))
+	for i := range configs {
+		configs[i] = rest.CopyConfig(running.configs[i])
+	}
+	return configs
 }
