@@ -12,7 +12,7 @@ GO ?= go
 IMG ?= isthmus-hub:dev
 KUBECTL ?= $(shell command -v kubectl || echo $(CURDIR)/bin/kubectl)
 FUZZTIME ?= 30s
-SUITES ?= unit apiserver e2e
+SUITES ?= unit apiserver node e2e
 RESULTS ?= bin/results
 VERBOSE ?=
 
@@ -53,7 +53,7 @@ build: need-go ## Build bin/isthmus-hub, bin/isthmus and bin/isthmus-lab.
 ##@ Tests
 
 .PHONY: test
-test: need-go $(REPORT) ## Run every suite (SUITES="unit apiserver e2e") and count them; e2e needs root.
+test: need-go $(REPORT) ## Run every suite (SUITES="unit apiserver node e2e") and count them; node and e2e need root.
 	@rm -f $(RESULTS); mkdir -p bin; failed=0; \
 	for suite in $(SUITES); do \
 	  $(MAKE) test-$$suite && continue; failed=1; \
@@ -70,6 +70,11 @@ test-apiserver: need-go $(REPORT) ## The controllers against real API servers, w
 	@$(if $(RACE),,echo "without the race detector, which needs a C compiler: apt-get install gcc libc6-dev";) \
 	assets=$${KUBEBUILDER_ASSETS:-$$($(GO) run ./cmd/isthmus-lab tools --envtest)}; \
 	KUBEBUILDER_ASSETS=$$assets $(SUITE) apiserver -- $(GO) test -json $(RACE) -count=1 -p 2 -timeout 15m -tags apiserver ./config/... ./controllers/... ./test/apiserver/...
+
+.PHONY: test-node
+test-node: need-go need-root $(REPORT) ## The lab's node agent with real pods. Needs root.
+	@assets=$${KUBEBUILDER_ASSETS:-$$($(GO) run ./cmd/isthmus-lab tools --envtest)}; \
+	KUBEBUILDER_ASSETS=$$assets $(SUITE) node -- $(GO) test -json -count=1 -timeout 10m -run '^TestNode$$' ./test/lab/node
 
 .PHONY: test-e2e
 test-e2e: need-go need-root tools $(REPORT) ## The whole story in the lab, with real requests counted. Needs root.
