@@ -146,16 +146,19 @@ install: need-kubectl need-kubeconfig ## Put Isthmus on the hub: make install KU
 	$(KUBECTL) kustomize config/default | sed 's|image: isthmus-hub:dev|image: $(IMG)|' | $(KUBECTL) apply --server-side -f -
 
 .PHONY: uninstall
-uninstall: need-kubectl need-kubeconfig ## Take Isthmus off the hub, with its kinds; delete the hub's Gateways and MemberClusters first.
-	@left=$$($(KUBECTL) get memberclusters -o name 2>/dev/null || true); \
+uninstall: need-kubectl need-kubeconfig ## Take Isthmus off the hub, with its kinds; once its Gateways, routes and members are deleted.
+	@left=$$($(KUBECTL) get memberclusters -o name 2>/dev/null || true; \
+	  $(KUBECTL) get gateways,httproutes -A -o jsonpath='{range .items[*]}{.kind}/{.metadata.namespace}/{.metadata.name} {.metadata.finalizers}{"\n"}{end}' 2>/dev/null \
+	    | sed -n 's|\([^ ]*\) .*isthmus\.dev/route.*|\1|p' || true); \
 	if [ -n "$$left" ]; then \
-	  echo "these still hold objects in the members: $$left" >&2; \
-	  echo "delete the Gateways of class isthmus and these MemberClusters first, while the controller can clean up" >&2; exit 1; \
+	  echo "these still hold objects in the members:" $$left >&2; \
+	  echo "delete the Gateways and HTTPRoutes first, then the MemberClusters, while the controller is there to clean up" >&2; exit 1; \
 	fi
 	$(KUBECTL) delete --ignore-not-found -k config/default
 
 .PHONY: install-crds
 install-crds: need-go need-kubectl need-kubeconfig ## Put the pinned upstream CRDs (Gateway API, MCS) on a cluster that lacks them.
+	@$(GO) mod download sigs.k8s.io/gateway-api sigs.k8s.io/mcs-api
 	$(KUBECTL) apply --server-side -f $$($(GO) list -m -f '{{.Dir}}' sigs.k8s.io/gateway-api)/config/crd/standard
 	for crd in serviceexports serviceimports; do \
 	  $(KUBECTL) apply --server-side -f $$($(GO) list -m -f '{{.Dir}}' sigs.k8s.io/mcs-api)/config/crd/multicluster.x-k8s.io_$$crd.yaml; \
