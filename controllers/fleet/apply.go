@@ -215,23 +215,29 @@ func (w *writer) prune(ctx context.Context, conn *connection, d desired) (wrote 
 	for _, r := range d.objects {
 		keep[r.objectKey()] = true
 	}
-	var errs []error
+	var first error
 	for _, gvk := range d.prune {
 		owned, err := w.owned(ctx, conn, gvk, d.owner)
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
+		first = moreUrgent(first, err)
 		for _, obj := range owned {
 			if keep[keyOf(gvk, obj)] {
 				continue
 			}
 			did, err := w.remove(ctx, conn, gvk, obj)
 			wrote = wrote || did
-			errs = append(errs, err)
+			first = moreUrgent(first, err)
 		}
 	}
-	return wrote, errors.Join(errs...)
+	return wrote, first
+}
+
+// moreUrgent of two errors is the one to try again after: an event wakes what only waits, and nothing would wake a
+// deletion that failed beside it.
+func moreUrgent(a, b error) error {
+	if a == nil || b != nil && errors.Is(a, ErrPending) && !errors.Is(b, ErrPending) {
+		return b
+	}
+	return a
 }
 
 // owned lists what an owner has of one kind, sorted by name.
