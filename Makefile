@@ -146,13 +146,11 @@ install: need-kubectl need-kubeconfig ## Put Isthmus on the hub: make install KU
 	$(KUBECTL) kustomize config/default | sed 's|image: isthmus-hub:dev|image: $(IMG)|' | $(KUBECTL) apply --server-side -f -
 
 .PHONY: uninstall
-uninstall: need-kubectl need-kubeconfig ## Take Isthmus off the hub, with its kinds; once its Gateways, routes and members are deleted.
-	@left=$$($(KUBECTL) get memberclusters -o name 2>/dev/null || true; \
-	  $(KUBECTL) get gateways,httproutes -A -o jsonpath='{range .items[*]}{.kind}/{.metadata.namespace}/{.metadata.name} {.metadata.finalizers}{"\n"}{end}' 2>/dev/null \
-	    | sed -n 's|\([^ ]*\) .*isthmus\.dev/route.*|\1|p' || true); \
+uninstall: need-kubectl need-kubeconfig ## Take Isthmus off the hub, with its kinds, once its MemberClusters are deleted.
+	@left=$$($(KUBECTL) get memberclusters -o name 2>/dev/null || true); \
 	if [ -n "$$left" ]; then \
 	  echo "these still hold objects in the members:" $$left >&2; \
-	  echo "delete the Gateways and HTTPRoutes first, then the MemberClusters, while the controller is there to clean up" >&2; exit 1; \
+	  echo "delete the MemberClusters first, while the controller is there to clean up" >&2; exit 1; \
 	fi
 	$(KUBECTL) delete --ignore-not-found -k config/default
 

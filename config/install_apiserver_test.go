@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -40,11 +41,13 @@ func TestWhatIsInstalledIsAccepted(t *testing.T) {
 	apply(t, member, "../examples/split/members/eks")
 
 	may := func(server *rest.Config, verb, group, resource, namespace string) bool {
-		return allowed(t, server, authorizationv1.ResourceAttributes{Verb: verb, Group: group, Resource: resource, Namespace: namespace})
+		name, sub, _ := strings.Cut(resource, "/")
+		return allowed(t, server, authorizationv1.ResourceAttributes{Verb: verb, Group: group, Resource: name, Subresource: sub, Namespace: namespace})
 	}
 	require.True(t, may(hub, "list", "", "secrets", "isthmus-system"))
 	require.False(t, may(hub, "list", "", "secrets", "sample"))
-	require.True(t, may(hub, "patch", "gateway.networking.k8s.io", "httproutes", "sample"))
+	require.True(t, may(hub, "patch", "gateway.networking.k8s.io", "httproutes/status", "sample"))
+	require.False(t, may(hub, "patch", "gateway.networking.k8s.io", "httproutes", "sample"))
 	require.True(t, may(member, "patch", "gateway.networking.k8s.io", "httproutes", "sample"))
 	require.True(t, may(member, "create", "", "configmaps", "isthmus-system"))
 	require.False(t, may(member, "create", "", "configmaps", "sample"))
