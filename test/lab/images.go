@@ -51,21 +51,20 @@ func (l *Lab) buildImages(ctx context.Context, root string, hub, mesh bool) erro
 	return l.makeProxyImage()
 }
 
-// buildPrograms builds packages of the checkout into dir. Each program is built aside and renamed:
-// the old one may be running.
+// buildPrograms builds packages of the checkout into dir. They are built in the cache first, in a
+// folder of this checkout's own, where `go build` finds what is up to date and does not link again.
 func buildPrograms(ctx context.Context, root, dir string, packages []string) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
-	tmp, err := os.MkdirTemp(dir, ".build-*")
+	cache, err := tools.CacheDir()
 	if err != nil {
 		return err
 	}
-	defer func() { _ = os.RemoveAll(tmp) }()
-	args := append([]string{"build", "-o", tmp + string(filepath.Separator)}, packages...)
+	built := filepath.Join(cache, "programs", strings.ReplaceAll(strings.Trim(root, "/"), "/", "-"))
+	if err := os.MkdirAll(built, 0o755); err != nil {
+		return err
+	}
+	args := append([]string{"build", "-o", built + string(filepath.Separator)}, packages...)
 	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Dir = root
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	var output bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &output, &output
 	if err := cmd.Run(); err != nil {
@@ -73,11 +72,22 @@ func buildPrograms(ctx context.Context, root, dir string, packages []string) err
 	}
 	for _, p := range packages {
 		name := filepath.Base(p)
-		if err := os.Rename(filepath.Join(tmp, name), filepath.Join(dir, name)); err != nil {
+		if err := replaceFile(filepath.Join(built, name), filepath.Join(dir, name)); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// replaceFile copies a program to where another may be running: it gets a file of its own.
+func replaceFile(from, to string) error {
+	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
+		return err
+	}
+	if err := os.Remove(to); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return copyFile(from, to)
 }
 
 // makeProxyImage makes the image proxyv2 that istiod's Deployments name: pilot-agent, with Envoy and
@@ -101,7 +111,7 @@ func linkFile(from, to string) error {
 	if err := os.Remove(to); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	if err := os.Link(from, to); err == nil {
+	if os.Link(from, to) == nil {
 		return nil
 	}
 	return copyFile(from, to)

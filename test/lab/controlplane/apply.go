@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -41,8 +42,9 @@ const crdKind = "CustomResourceDefinition"
 
 // Applier applies manifests to one cluster, server-side, as the lab.
 type Applier struct {
-	client dynamic.Interface
-	mapper *restmapper.DeferredDiscoveryRESTMapper
+	client    dynamic.Interface
+	discovery discovery.DiscoveryInterface
+	mapper    *restmapper.DeferredDiscoveryRESTMapper
 }
 
 // NewApplier connects to a cluster.
@@ -57,7 +59,7 @@ func NewApplier(config *rest.Config) (*Applier, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Applier{client, restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(disco))}, nil
+	return &Applier{client, disco, restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(disco))}, nil
 }
 
 // ApplyFiles applies the objects of YAML files; a folder stands for the *.yaml in it.
@@ -173,7 +175,7 @@ func (a *Applier) apply(ctx context.Context, objects []*unstructured.Unstructure
 func (a *Applier) applyOne(ctx context.Context, o *unstructured.Unstructured) error {
 	err := a.settle(ctx, func(ctx context.Context) error { return a.write(ctx, o) })
 	if err == nil && o.GetKind() == crdKind {
-		err = a.settle(ctx, func(ctx context.Context) error { return a.served(ctx, o) })
+		err = a.settle(ctx, func(context.Context) error { return a.served(o) })
 	}
 	if err != nil {
 		return fmt.Errorf("apply %s %s: %w", o.GetKind(), strings.TrimPrefix(o.GetNamespace()+"/"+o.GetName(), "/"), err)
@@ -184,7 +186,7 @@ func (a *Applier) applyOne(ctx context.Context, o *unstructured.Unstructured) er
 // settle tries until f succeeds, or fails for good.
 func (a *Applier) settle(ctx context.Context, f func(context.Context) error) error {
 	var last error
-	err := wait.PollUntilContextTimeout(ctx, 100*time.Millisecond, settle, true, func(ctx context.Context) (bool, error) {
+	err := wait.PollUntilContextTimeout(ctx, 200*time.Millisecond, settle, true, func(ctx context.Context) (bool, error) {
 		last = f(ctx)
 		if !unsettled(last) {
 			return true, last
@@ -216,30 +218,38 @@ func (a *Applier) write(ctx context.Context, o *unstructured.Unstructured) error
 	return err
 }
 
-// errNotEstablished says that the API server does not serve a CRD's kind yet. Who asks for the kind
+// errNotServed says that the API server does not serve a CRD's kind yet. Who asks for the kind
 // before that is refused, and many clients wait long before they ask again.
-var errNotEstablished = errors.New("the CRD is not established")
+var errNotServed = errors.New("the CRD's kind is not served")
 
-func (a *Applier) served(ctx context.Context, crd *unstructured.Unstructured) error {
-	target, err := a.resource(crd)
-	if err != nil {
-		return err
-	}
-	live, err := target.Get(ctx, crd.GetName(), metav1.GetOptions{})
-	if err == nil && !established(live) {
-		return errNotEstablished
-	}
-	return err
-}
-
-func established(crd *unstructured.Unstructured) bool {
-	conditions, _, _ := unstructured.NestedSlice(crd.Object, "status", "conditions")
-	for _, c := range conditions {
-		if m, ok := c.(map[string]any); ok && m["type"] == "Established" && m["status"] == "True" {
-			return true
+// served asks discovery, which is small; a CRD itself can be half a megabyte.
+func (a *Applier) served(crd *unstructured.Unstructured) error {
+	group, plural, versions := servedAs(crd)
+	for _, version := range versions {
+		list, err := a.discovery.ServerResourcesForGroupVersion(group + "/" + version)
+		if err != nil {
+			return err
+		}
+		found := slices.ContainsFunc(list.APIResources, func(r metav1.APIResource) bool { return r.Name == plural })
+		if !found {
+			return errNotServed
 		}
 	}
-	return false
+	return nil
+}
+
+// servedAs returns what a CRD says of its kind; of its versions those that are served.
+func servedAs(crd *unstructured.Unstructured) (group, plural string, versions []string) {
+	group, _, _ = unstructured.NestedString(crd.Object, "spec", "group")
+	plural, _, _ = unstructured.NestedString(crd.Object, "spec", "names", "plural")
+	all, _, _ := unstructured.NestedSlice(crd.Object, "spec", "versions")
+	for _, v := range all {
+		version, ok := v.(map[string]any)
+		if name, isString := version["name"].(string); ok && isString && version["served"] == true {
+			versions = append(versions, name)
+		}
+	}
+	return group, plural, versions
 }
 
 func (a *Applier) resource(o *unstructured.Unstructured) (dynamic.ResourceInterface, error) {
@@ -264,7 +274,7 @@ func (a *Applier) resource(o *unstructured.Unstructured) (dynamic.ResourceInterf
 
 // unsettled says whether an error may go away by itself within a moment.
 func unsettled(err error) bool {
-	return errors.Is(err, errNotEstablished) || meta.IsNoMatchError(err) || apierrors.IsNotFound(err) || apierrors.IsServiceUnavailable(err) ||
+	return errors.Is(err, errNotServed) || meta.IsNoMatchError(err) || apierrors.IsNotFound(err) || apierrors.IsServiceUnavailable(err) ||
 		apierrors.IsInternalError(err) || apierrors.IsTooManyRequests(err) || apierrors.IsServerTimeout(err) || apierrors.IsTimeout(err) ||
 		discovery.IsGroupDiscoveryFailedError(err)
 }

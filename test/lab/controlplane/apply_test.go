@@ -31,13 +31,17 @@ items:
 	require.Equal(t, []string{"a", "b", "c"}, names)
 }
 
-func TestEstablished(t *testing.T) {
-	for want, status := range map[bool]string{true: "True", false: "False"} {
-		objects, err := parse([]byte(`{kind: CustomResourceDefinition, status: {conditions: [{type: Established, status: "` + status + `"}]}}`))
-		require.NoError(t, err)
-		require.Equal(t, want, established(objects[0]))
-	}
-	objects, err := parse([]byte(`{kind: CustomResourceDefinition}`))
+func TestServedAs(t *testing.T) {
+	objects, err := parse([]byte(`
+kind: CustomResourceDefinition
+spec:
+  group: isthmus.dev
+  names: {plural: routeplans}
+  versions: [{name: v1alpha1, served: true}, {name: v1alpha0, served: false}]
+`))
 	require.NoError(t, err)
-	require.False(t, established(objects[0]))
+	group, plural, versions := servedAs(objects[0])
+	require.Equal(t, "isthmus.dev", group)
+	require.Equal(t, "routeplans", plural)
+	require.Equal(t, []string{"v1alpha1"}, versions)
 }

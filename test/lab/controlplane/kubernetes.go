@@ -30,7 +30,7 @@ func (c Cluster) Etcd() process.Spec {
 // APIServer is the cluster's kube-apiserver. RBAC is on: what Isthmus may do is part of the product.
 func (c Cluster) APIServer() process.Spec {
 	node := c.Network.Node.Addr().String()
-	return c.spec(state.APIServer, c.Tools.File(tools.Kubernetes, "kube-apiserver"),
+	s := c.spec(state.APIServer, c.Tools.File(tools.Kubernetes, "kube-apiserver"),
 		"--etcd-servers=http://127.0.0.1:2379",
 		"--advertise-address="+node,
 		fmt.Sprintf("--secure-port=%d", Port),
@@ -47,6 +47,9 @@ func (c Cluster) APIServer() process.Spec {
 		"--event-ttl=15m",
 		"--profiling=false",
 	)
+	// A third of its time while CRDs arrive is garbage collection; memory is less scarce than time.
+	s.Env = append(s.Env, "GOGC=200")
+	return s
 }
 
 // controllers are those that anything in the lab needs, or that users of a plain cluster expect.
@@ -77,7 +80,7 @@ func (c Cluster) spec(component, path string, args ...string) process.Spec {
 	return process.Spec{
 		Cluster: c.Name, Component: component, NetNS: c.Network.NetNS, Path: path, Args: args,
 		Dir: filepath.Join(c.Dir, component+"-work"), Log: filepath.Join(c.Logs, component+".log"),
-		// Two cores are enough for each, whatever the machine has; a smaller heap costs little CPU here.
-		Env: []string{"GOMAXPROCS=2", "GOGC=60"},
+		// Two cores are enough for each, whatever the machine has.
+		Env: []string{"GOMAXPROCS=2"},
 	}
 }
