@@ -465,7 +465,7 @@ func (r *rig) initContainers(t *testing.T) {
 		p.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "shared", MountPath: "/shared"}}
 		sidecar := order("sidecar", "echo sidecar >> /shared/order; trap 'exit 0' TERM; while true; do sleep 0.1; done")
 		sidecar.RestartPolicy = &always
-		sidecar.StartupProbe = &corev1.Probe{PeriodSeconds: 1, ProbeHandler: corev1.ProbeHandler{
+		sidecar.StartupProbe = &corev1.Probe{PeriodSeconds: 1, TimeoutSeconds: 10, ProbeHandler: corev1.ProbeHandler{
 			Exec: &corev1.ExecAction{Command: []string{"grep", "-q", "sidecar", "/shared/order"}}}}
 		p.Spec.InitContainers = []corev1.Container{order("one", "echo one >> /shared/order"), sidecar, order("two", "echo two >> /shared/order")}
 	}))
@@ -478,7 +478,8 @@ func (r *rig) initContainers(t *testing.T) {
 func (r *rig) probesAndHooks(t *testing.T) {
 	r.create(t, podOf("hooks", shell("touch /alive; trap 'cat /stopped; exit 0' TERM; while true; do sleep 0.1; done"), func(p *corev1.Pod) {
 		c := &p.Spec.Containers[0]
-		alive := &corev1.Probe{PeriodSeconds: 1, FailureThreshold: 1, ProbeHandler: corev1.ProbeHandler{
+		p.Spec.TerminationGracePeriodSeconds = ptr.To(int64(10)) // preStop and the trap need some of it
+		alive := &corev1.Probe{PeriodSeconds: 1, TimeoutSeconds: 10, FailureThreshold: 1, ProbeHandler: corev1.ProbeHandler{
 			Exec: &corev1.ExecAction{Command: []string{"test", "-e", "/alive"}}}}
 		c.StartupProbe = alive.DeepCopy()
 		c.StartupProbe.FailureThreshold = 10
