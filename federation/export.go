@@ -106,8 +106,7 @@ func importType(s *corev1.Service) mcsv1beta1.ServiceImportType {
 // there decides.
 func (i *Import) unitePorts(e Export) {
 	for _, p := range e.Service.Spec.Ports {
-		port := mcsv1beta1.ServicePort{Name: p.Name, Protocol: cmp.Or(p.Protocol, corev1.ProtocolTCP),
-			AppProtocol: p.AppProtocol, Port: p.Port}
+		port := mcsv1beta1.ServicePort{Name: p.Name, Protocol: p.Protocol, AppProtocol: p.AppProtocol, Port: p.Port}
 		if have := i.addPort(port); have != nil {
 			i.conflict(e.Cluster, mcsv1beta1.ServiceExportReasonPortConflict,
 				fmt.Sprintf("port %s differs from %s of an older export", portWords(port), portWords(*have)))
@@ -117,6 +116,7 @@ func (i *Import) unitePorts(e Export) {
 
 // addPort adds a port unless one of that name or number is there. It returns that one where the two disagree.
 func (i *Import) addPort(port mcsv1beta1.ServicePort) *mcsv1beta1.ServicePort {
+	port.Protocol = cmp.Or(port.Protocol, corev1.ProtocolTCP)
 	at := slices.IndexFunc(i.Spec.Ports, func(have mcsv1beta1.ServicePort) bool {
 		return have.Name == port.Name || (have.Port == port.Port && have.Protocol == port.Protocol)
 	})
@@ -132,7 +132,7 @@ func (i *Import) addPort(port mcsv1beta1.ServicePort) *mcsv1beta1.ServicePort {
 }
 
 func portWords(p mcsv1beta1.ServicePort) string {
-	words := fmt.Sprintf("%q %d/%s", p.Name, p.Port, p.Protocol)
+	words := fmt.Sprintf("%q %d/%s", p.Name, p.Port, cmp.Or(p.Protocol, corev1.ProtocolTCP))
 	if p.AppProtocol != nil {
 		words += " " + *p.AppProtocol
 	}

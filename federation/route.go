@@ -227,6 +227,7 @@ func (s routePlanner) expandRule(m RouteMember, index int) expandedRule {
 			slots = append(slots, e)
 		}
 	}
+	slots = append(slots, s.withdrawn(m, out.planned.Name, slots)...)
 	weigh(slots)
 	for _, e := range fitSlots(slots) {
 		out.refs = append(out.refs, e.ref)
@@ -291,16 +292,13 @@ func (s routePlanner) expandBackend(m RouteMember, rule gatewayv1.HTTPRouteRule,
 	}
 	port, problem := s.resolve(key, b.BackendObjectReference)
 	if problem != nil {
-		last := lastBackends(m.Last, ruleName, key, deref(b.Port))
-		return append([]slot{unresolvedSlot(key, b, problem.Message)}, s.withdrawn(m, last, b, nil)...), ""
+		return []slot{unresolvedSlot(key, b, problem.Message)}, ""
 	}
 	effective := EffectivePolicy(s.policyPath(rule, key), s.Policies)
-	last := lastBackends(m.Last, ruleName, key, port)
-	candidates := s.candidates(m, last, key, port)
-	withdrawn := s.withdrawn(m, last, b, candidates)
+	candidates := s.candidates(m, ruleName, key, port)
 	if len(candidates) == 0 {
 		message := fmt.Sprintf("no cluster that exports %s can be reached from %s yet", key, m.Name)
-		return append([]slot{unresolvedSlot(key, b, message)}, withdrawn...), effective.Policy
+		return []slot{unresolvedSlot(key, b, message)}, effective.Policy
 	}
 	var slots []slot
 	var sum uint64
@@ -316,12 +314,12 @@ func (s routePlanner) expandBackend(m RouteMember, rule gatewayv1.HTTPRouteRule,
 		if backendWeight(b) == 0 {
 			e.planned.Reason, e.planned.Message = withoutShare(share)
 		}
-		if !share.Awaited {
+		if !share.Awaited || backendWeight(b) == 0 {
 			e.spare = 2 + candidates[i].distance(m.Member)
 		}
 		slots = append(slots, e)
 	}
-	return append(slots, withdrawn...), effective.Policy
+	return slots, effective.Policy
 }
 
 // withoutShare is why a cluster takes nothing of a backend to which the route itself gives weight 0.
@@ -372,8 +370,10 @@ func (s routePlanner) policyPath(rule gatewayv1.HTTPRouteRule, key ServiceKey) [
 
 // candidates are the clusters that export a port of an import and can be reached from a member: itself, and those
 // whose host the member already knows, since a route must not name a host before it exists.
-func (s routePlanner) candidates(m RouteMember, last []v1alpha1.PlannedBackend, key ServiceKey, port int32) []Candidate {
+func (s routePlanner) candidates(m RouteMember, ruleName string, key ServiceKey, port int32) []Candidate {
 	service, imp := s.Services[key], s.imports[key]
+	last := lastRule(m.Last, ruleName)
+	decided := slices.ContainsFunc(last.Backends, func(b v1alpha1.PlannedBackend) bool { return b.Import == key.String() })
 	var out []Candidate
 	for _, cluster := range imp.Clusters {
 		exporter, ok := service.member(cluster)
@@ -381,9 +381,10 @@ func (s routePlanner) candidates(m RouteMember, last []v1alpha1.PlannedBackend, 
 		if !ok || !exporter.serves(port) || (cluster != m.Name && !slices.Contains(m.Hosts, host)) {
 			continue
 		}
-		was := v1alpha1.PlannedBackend{}
-		if i := slices.IndexFunc(last, func(b v1alpha1.PlannedBackend) bool { return b.Cluster == cluster }); i >= 0 {
-			was = last[i]
+		was := lastBackend(last, key, port, cluster)
+		if !exporter.Synced && decided && was.Cluster == "" {
+			// It was left out before, for a reason that cannot be seen now.
+			continue
 		}
 		out = append(out, Candidate{Cluster: cluster, Region: exporter.Region, Zone: exporter.Zone,
 			Finding: exporter.Finding(), Before: exporter.Before, LastWeight: was.Weight,
@@ -392,21 +393,21 @@ func (s routePlanner) candidates(m RouteMember, last []v1alpha1.PlannedBackend, 
 	return out
 }
 
-// lastBackends is what was last decided for an import in a rule, one entry a cluster, with the weights of several
-// backendRefs to it summed up. Port 0 stands for whatever port it was.
-func lastBackends(last []v1alpha1.PlannedRule, ruleName string, key ServiceKey, port int32) []v1alpha1.PlannedBackend {
-	var out []v1alpha1.PlannedBackend
-	for _, r := range last {
-		for _, b := range r.Backends {
-			if r.Name != ruleName || b.Import != key.String() || b.Cluster == "" || (port != 0 && b.Port != port) {
-				continue
-			}
-			at := slices.IndexFunc(out, func(have v1alpha1.PlannedBackend) bool { return have.Cluster == b.Cluster && have.Port == b.Port })
-			if at < 0 {
-				out = append(out, b)
-			} else {
-				out[at].Weight += b.Weight
-			}
+func lastRule(last []v1alpha1.PlannedRule, name string) v1alpha1.PlannedRule {
+	i := slices.IndexFunc(last, func(r v1alpha1.PlannedRule) bool { return r.Name == name })
+	if i < 0 {
+		return v1alpha1.PlannedRule{}
+	}
+	return last[i]
+}
+
+// lastBackend is what was last decided for a cluster, with the weights of several backendRefs to one import summed up.
+func lastBackend(last v1alpha1.PlannedRule, key ServiceKey, port int32, cluster string) v1alpha1.PlannedBackend {
+	var out v1alpha1.PlannedBackend
+	for _, b := range last.Backends {
+		if b.Import == key.String() && b.Port == port && b.Cluster == cluster {
+			b.Weight += out.Weight
+			out = b
 		}
 	}
 	return out
@@ -475,33 +476,33 @@ func processed(observed *gatewayv1.HTTPRoute) bool {
 	return false
 }
 
-// withdrawn keeps clusters that were listed and are candidates no more, at weight 0, until the member has
-// confirmed it: whatever is removed was first at 0 and seen so.
-func (s routePlanner) withdrawn(m RouteMember, last []v1alpha1.PlannedBackend, b gatewayv1.HTTPBackendRef,
-	candidates []Candidate) []slot {
+// withdrawn keeps clusters that a rule listed and lists no more, at weight 0, until the member has confirmed it:
+// whatever is removed was first at 0 and seen so. A host that the member no longer knows is not kept: naming it any
+// longer would help nobody.
+func (s routePlanner) withdrawn(m RouteMember, ruleName string, slots []slot) []slot {
 	if m.Observed == nil {
 		return nil
 	}
-	key, _ := ImportKey(b.BackendObjectReference, s.Route.Namespace)
-	var slots []slot
-	for _, was := range last {
-		if slices.ContainsFunc(candidates, func(c Candidate) bool { return c.Cluster == was.Cluster }) {
+	var out []slot
+	for _, was := range lastRule(m.Last, ruleName).Backends {
+		namespace, name, _ := strings.Cut(was.Import, "/")
+		key := ServiceKey{namespace, name}
+		if was.Cluster == "" || (was.Cluster != m.Name && !slices.Contains(m.Hosts, RemoteHost(key, was.Cluster))) {
 			continue
 		}
-		ref := backendRef(b, key, was.Port, m.Name, was.Cluster, s.Route.Namespace)
+		ref := backendRef(gatewayv1.HTTPBackendRef{}, key, was.Port, m.Name, was.Cluster, s.Route.Namespace)
+		same := func(e slot) bool {
+			return sameBackend(e.ref.BackendObjectReference, ref.BackendObjectReference, s.Route.Namespace)
+		}
 		weight, listed := observedWeight(m.Observed, ref.BackendObjectReference)
-		if !listed || (weight == 0 && processed(m.Observed)) {
+		if !listed || (weight == 0 && processed(m.Observed)) || slices.ContainsFunc(slots, same) || slices.ContainsFunc(out, same) {
 			continue
 		}
-		if was.Cluster != m.Name && !slices.Contains(m.Hosts, string(ref.Name)) {
-			// The host itself is gone: naming it any longer would help nobody.
-			continue
-		}
-		slots = append(slots, slot{ref: ref, fraction: Fraction{Parts: 0, PartsSum: 1}, spare: 1,
-			planned: v1alpha1.PlannedBackend{Import: key.String(), Port: was.Port, Cluster: was.Cluster,
+		out = append(out, slot{ref: ref, fraction: Fraction{Parts: 0, PartsSum: 1}, spare: 1,
+			planned: v1alpha1.PlannedBackend{Import: was.Import, Port: was.Port, Cluster: was.Cluster,
 				Reason: v1alpha1.WeightWithdrawing, Message: "no longer exported; removed once the member has confirmed weight 0"}})
 	}
-	return slots
+	return out
 }
 
 // backendRef refers to a service of one cluster from a member: by the Service itself at home, by the host of

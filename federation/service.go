@@ -91,6 +91,10 @@ func (s ServiceSnapshot) Import() *Import {
 		return imp
 	}
 	remembered := &Import{Key: s.Key, Spec: *s.Remembered.Spec.DeepCopy(), Clusters: unread}
+	remembered.Spec.Ports = nil
+	for _, p := range s.Remembered.Spec.Ports {
+		remembered.addPort(p)
+	}
 	if imp != nil {
 		for _, p := range imp.Spec.Ports {
 			remembered.addPort(p)

@@ -34,7 +34,10 @@ type Candidate struct {
 }
 
 // Serving tells whether the candidate takes traffic.
-func (c Candidate) Serving() bool { return !c.Resolving && c.Finding.Serving(c.Before) }
+func (c Candidate) Serving() bool { return !c.Resolving && c.fit() }
+
+// fit tells whether the candidate would take traffic if it were resolved.
+func (c Candidate) fit() bool { return c.Finding.Serving(c.Before) }
 
 func (c Candidate) distance(entered Member) int {
 	return distance(entered, Member{Region: c.Region, Zone: c.Zone})
@@ -63,20 +66,33 @@ type tier struct {
 // Distribute spreads a backend over the candidates. The first tier that has a serving cluster takes all of it,
 // in proportion to its parts; who is not serving takes none. When nobody serves, the last good split is held:
 // an emptied cluster answers an error, an all-zero rule would answer one for everybody and for longer.
+//
+//	serving     | fit, but not resolved | a last split | what holds
+//	some        | any                   | any          | the first tier with one that serves
+//	none        | any                   | yes          | the last split
+//	none        | some                  | none         | the first tier with a fit one: there is nothing to wait beside
+//	none        | none                  | none         | the intended split
 func Distribute(d v1alpha1.Distribution, entered Member, candidates []Candidate) []Share {
 	tiers := tiersOf(d, entered, candidates)
 	intended := firstWith(tiers, candidates, func(Candidate) bool { return true })
-	resolved := firstWith(tiers, candidates, func(c Candidate) bool { return c.Finding.Serving(c.Before) })
-	chosen, held := firstWith(tiers, candidates, Candidate.Serving), false
-	if chosen == nil {
-		chosen, held = holdLast(intended, candidates), true
+	resolved := firstWith(tiers, candidates, Candidate.fit)
+	chosen := firstWith(tiers, candidates, Candidate.Serving)
+	last := lastSplit(candidates)
+	if chosen == nil && last == nil && resolved != nil {
+		chosen, candidates = resolved, slices.Clone(candidates)
+		for i := range candidates {
+			candidates[i].Resolving = false
+		}
+	}
+	held := chosen == nil
+	if held {
+		chosen = cmp.Or(last, intended)
 	}
 	shares := make([]Share, 0, len(candidates))
 	for _, c := range candidates {
 		s := shareOf(c, chosen, held, d)
-		serving := c.Finding.Serving(c.Before)
-		s.Awaited = c.Resolving && serving && resolved.parts[c.Cluster] > 0
-		s.Displaced = !serving && s.Parts == 0 && intended.parts[c.Cluster] > 0
+		s.Awaited = c.Resolving && c.fit() && resolved.parts[c.Cluster] > 0
+		s.Displaced = !c.fit() && s.Parts == 0 && intended.parts[c.Cluster] > 0
 		shares = append(shares, s)
 	}
 	return shares
@@ -132,18 +148,18 @@ func firstWith(tiers []tier, candidates []Candidate, does func(Candidate) bool) 
 	return nil
 }
 
-// holdLast is the last good split, or the intended one where nothing was ever decided.
-func holdLast(intended *tier, candidates []Candidate) *tier {
-	last := tier{reason: v1alpha1.WeightHeld, message: "no cluster is fit, so the last good split stays", parts: map[string]uint32{}}
+// lastSplit is the last good split among the candidates, or nil where there was none.
+func lastSplit(candidates []Candidate) *tier {
+	last := &tier{parts: map[string]uint32{}}
 	for _, c := range candidates {
 		if c.LastWeight > 0 {
 			last.parts[c.Cluster] = uint32(c.LastWeight)
 		}
 	}
-	if len(last.parts) == 0 && intended != nil {
-		last.parts, last.message = intended.parts, "no cluster is fit and none ever was, so the intended split is kept"
+	if len(last.parts) == 0 {
+		return nil
 	}
-	return &last
+	return last
 }
 
 func shareOf(c Candidate, chosen *tier, held bool, d v1alpha1.Distribution) Share {
@@ -151,7 +167,8 @@ func shareOf(c Candidate, chosen *tier, held bool, d v1alpha1.Distribution) Shar
 	parts := chosen.parts[c.Cluster]
 	switch {
 	case held && parts > 0:
-		s.Parts, s.Reason, s.Message = parts, chosen.reason, chosen.message+": "+c.Finding.Message
+		s.Parts, s.Reason = parts, v1alpha1.WeightHeld
+		s.Message = "no cluster is fit, so the split stays as it is: " + c.Finding.Message
 	case c.Resolving:
 		s.Reason, s.Message = v1alpha1.WeightResolving, "new here: weight follows once the member has resolved it"
 	case !c.Serving():
