@@ -4,6 +4,7 @@ package controllers
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -78,13 +79,32 @@ func (r *serviceReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ct
 	started := time.Now()
 	plan := federation.PlanService(snapshot)
 	r.metrics.planned(nounService, started)
+	conditions := federation.ExportConditions(snapshot, plan)
 	outcomes := fanOut(members, federation.ServiceOwner(key), func(m member) (fleet.Desired, bool) {
 		if m.leaving {
 			return fleet.Desired{}, true
 		}
-		return fleet.Desired{Objects: clientObjects(plan.Objects[m.Name])}, true
+		return fleet.Desired{Objects: clientObjects(plan.Objects[m.Name]), Statuses: exportStatus(ctx, m, key, conditions[m.Name])}, true
 	})
 	return ctrl.Result{}, r.report(ctx, key, plan, outcomes)
+}
+
+// exportStatus is what is said on a member's own ServiceExport.
+func exportStatus(ctx context.Context, m member, key federation.ServiceKey, conditions []metav1.Condition) []client.Object {
+	export := &mcsv1beta1.ServiceExport{}
+	if len(conditions) == 0 || !m.get(ctx, key.Namespace, key.Name, export) {
+		return nil
+	}
+	for i := range conditions {
+		conditions[i].ObservedGeneration = export.Generation
+	}
+	said := &mcsv1beta1.ServiceExport{ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name}}
+	for _, c := range mergeConditions(export.Status.Conditions, conditions...) {
+		if slices.ContainsFunc(conditions, func(ours metav1.Condition) bool { return ours.Type == c.Type }) {
+			said.Status.Conditions = append(said.Status.Conditions, c)
+		}
+	}
+	return []client.Object{said}
 }
 
 // clientObjects is the view of rendered objects that clients need; every rendered object has it.

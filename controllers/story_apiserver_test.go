@@ -111,6 +111,29 @@ func TestAnExportIsImportedAndReachableEverywhere(t *testing.T) {
 	}
 }
 
+func TestAnExportSaysHowItIs(t *testing.T) {
+	a := newApp(t, theClusterset(t), "eks")
+	says := func(kind mcsv1beta1.ServiceExportConditionType, status metav1.ConditionStatus, reason mcsv1beta1.ServiceExportConditionReason) {
+		t.Helper()
+		eventually(t, func() error {
+			var export mcsv1beta1.ServiceExport
+			if err := a.set.members["eks"].Get(t.Context(), client.ObjectKey{Namespace: a.namespace, Name: "helloworld"}, &export); err != nil {
+				return err
+			}
+			c := meta.FindStatusCondition(export.Status.Conditions, string(kind))
+			if c == nil || c.Status != status || c.Reason != string(reason) {
+				return fmt.Errorf("no %s=%s (%s): %+v", kind, status, reason, export.Status)
+			}
+			return nil
+		})
+	}
+	says(mcsv1beta1.ServiceExportConditionValid, metav1.ConditionTrue, mcsv1beta1.ServiceExportReasonValid)
+	says(mcsv1beta1.ServiceExportConditionReady, metav1.ConditionTrue, mcsv1beta1.ServiceExportReasonExported)
+	says(mcsv1beta1.ServiceExportConditionConflict, metav1.ConditionFalse, mcsv1beta1.ServiceExportReasonNoConflicts)
+	require.NoError(t, a.set.members["eks"].Delete(t.Context(), &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: a.namespace, Name: "helloworld"}}))
+	says(mcsv1beta1.ServiceExportConditionValid, metav1.ConditionFalse, mcsv1beta1.ServiceExportReasonNoService)
+}
+
 func TestNoPolicyServesLocallyAndFailsOver(t *testing.T) {
 	a := newApp(t, theClusterset(t), "eks", "gke")
 	a.expectWeights("eks", split(100, 0))

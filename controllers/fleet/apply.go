@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -59,7 +60,47 @@ func (w *writer) realize(ctx context.Context, d desired) (wrote bool, err error)
 		}
 	}
 	did, err := w.prune(ctx, conn, d)
-	return wrote || did, err
+	wrote = wrote || did
+	for _, r := range d.statuses {
+		did, statusErr := w.applyStatus(ctx, conn, r)
+		wrote = wrote || did
+		err = errors.Join(err, statusErr)
+	}
+	return wrote, err
+}
+
+// applyStatus says what is ours to say in an object's status, where it does not say so already. Nothing is taken
+// over by force: another controller's word on the same field stays, and is an error here.
+func (w *writer) applyStatus(ctx context.Context, conn *connection, r rendered) (bool, error) {
+	entry, err := w.member.cacheOf(r.gvk)
+	if err != nil {
+		return false, nil // without the kind there is no object to speak of
+	}
+	item, found, err := entry.store.GetByKey(storeKey(r.key))
+	if err != nil || !found {
+		return false, err
+	}
+	cached := object(item)
+	written := objectKey{schema.GroupKind{Group: r.gvk.Group, Kind: r.gvk.Kind + "/status"}, r.key}
+	content, err := contentOf(cached)
+	if err != nil {
+		return false, err
+	}
+	if w.written.holds(written, cached, r.hash) || holds(content["status"], r.content["status"]) {
+		return false, nil
+	}
+	config := &unstructured.Unstructured{Object: runtime.DeepCopyJSON(r.content)}
+	config.SetGroupVersionKind(r.gvk)
+	config.SetNamespace(r.key.Namespace)
+	config.SetName(r.key.Name)
+	config.SetUID(cached.GetUID())
+	err = w.send(ctx, r.gvk, r.key, "status", func(ctx context.Context) error {
+		return conn.live.Status().Apply(ctx, client.ApplyConfigurationFromUnstructured(config), client.FieldOwner(v1alpha1.FieldOwner))
+	})
+	if err == nil {
+		w.written.put(written, config, r.hash)
+	}
+	return true, err
 }
 
 // apply makes one object what it should be.

@@ -24,7 +24,9 @@ import (
 type desired struct {
 	owner   federation.Owner
 	objects []rendered
-	prune   []schema.GroupVersionKind
+	// statuses hold nothing but identity and status.
+	statuses []rendered
+	prune    []schema.GroupVersionKind
 	// hash is the same for two wishes that say the same.
 	hash string
 	// invalid says why the wish cannot be sent at all.
@@ -60,8 +62,39 @@ func render(d Desired, scheme *runtime.Scheme) desired {
 		out.objects = append(out.objects, r)
 		fmt.Fprintln(digest, r.gvk, r.key, r.hash)
 	}
+	for _, obj := range d.Statuses {
+		r, err := renderStatus(obj, scheme)
+		if err != nil {
+			return desired{owner: d.Owner, invalid: err, hash: err.Error()}
+		}
+		out.statuses = append(out.statuses, r)
+		fmt.Fprintln(digest, "status", r.gvk, r.key, r.hash)
+	}
 	out.hash = hex.EncodeToString(digest.Sum(nil))
 	return out
+}
+
+func renderStatus(obj client.Object, scheme *runtime.Scheme) (rendered, error) {
+	gvk, err := apiutil.GVKForObject(obj, scheme)
+	if err != nil {
+		return rendered{}, err
+	}
+	r := rendered{gvk: gvk, key: client.ObjectKeyFromObject(obj)}
+	content, err := contentOf(obj)
+	if err != nil {
+		return rendered{}, fmt.Errorf("status of %s %s: %w", gvk.Kind, r.key, err)
+	}
+	r.content = map[string]any{"status": content["status"]}
+	dropNulls(r.content)
+	r.hash, err = hashOf(r.content)
+	return r, err
+}
+
+// hashOf a JSON value: its canonical form has the keys sorted.
+func hashOf(content map[string]any) (string, error) {
+	canonical, err := json.Marshal(content)
+	sum := sha256.Sum256(canonical)
+	return hex.EncodeToString(sum[:16]), err
 }
 
 func renderObject(obj client.Object, owner federation.Owner, scheme *runtime.Scheme) (rendered, error) {
@@ -80,12 +113,9 @@ func renderObject(obj client.Object, owner federation.Owner, scheme *runtime.Sch
 	delete(r.content, "status")
 	r.content["metadata"] = wishedMetadata(r.content["metadata"])
 	dropNulls(r.content)
-	canonical, err := json.Marshal(r.content) // sorts the keys
-	if err != nil {
+	if r.hash, err = hashOf(r.content); err != nil {
 		return rendered{}, fmt.Errorf("%s %s: %w", gvk.Kind, r.key, err)
 	}
-	sum := sha256.Sum256(canonical)
-	r.hash = hex.EncodeToString(sum[:16])
 	annotationsOf(r.content)[v1alpha1.AnnotationPlan] = r.hash
 	return r, nil
 }
