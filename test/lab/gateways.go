@@ -11,7 +11,6 @@ import (
 	"strings"
 	"time"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/rest"
@@ -69,7 +68,6 @@ func watchGateways(ctx context.Context, dir, cluster, kubeconfig string) error {
 
 func gatewayClient(config *rest.Config) (client.WithWatch, error) {
 	scheme := runtime.NewScheme()
-	metav1.AddToGroupVersion(scheme, gatewayv1.SchemeGroupVersion)
 	if err := gatewayv1.Install(scheme); err != nil {
 		return nil, err
 	}

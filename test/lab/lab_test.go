@@ -5,6 +5,8 @@
 package lab
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -137,4 +139,15 @@ func TestFaultTargetsAreKnownByName(t *testing.T) {
 func TestOpenWithoutALabSaysWhatToDo(t *testing.T) {
 	_, err := Open(t.TempDir())
 	require.ErrorIs(t, err, state.ErrNoLab)
+}
+
+func TestAddImageTakesOnlyPrograms(t *testing.T) {
+	l := &Lab{Dir: t.TempDir()}
+	text := filepath.Join(t.TempDir(), "text")
+	require.NoError(t, os.WriteFile(text, nil, 0o600))
+	require.ErrorContains(t, l.AddImage("mine", text), "no executable")
+	require.ErrorContains(t, l.AddImage("a/b", "/bin/sh"), "without registry")
+	require.NoError(t, l.AddImage("mine", "/bin/sh"))
+	require.NoError(t, l.AddImage("mine", "/bin/sh"), "again")
+	require.FileExists(t, filepath.Join(l.imageDir(), "mine"))
 }

@@ -122,10 +122,9 @@ func removeLink(name string) error {
 		return err
 	}
 	if err := netlink.LinkDel(link); err != nil {
-		if _, again := netlink.LinkByName(name); again != nil {
-			return nil
+		if _, again := netlink.LinkByName(name); again == nil {
+			return fmt.Errorf("remove link %s: %w", name, err)
 		}
-		return fmt.Errorf("remove link %s: %w", name, err)
 	}
 	return nil
 }

@@ -81,7 +81,7 @@ func serve(t *testing.T, ns string) {
 	t.Helper()
 	var l net.Listener
 	require.NoError(t, Do(ns, func() (err error) {
-		l, err = net.Listen("tcp4", fmt.Sprintf(":%d", testPort)) //nolint:noctx // at once
+		l, err = net.Listen("tcp4", fmt.Sprintf(":%d", testPort))
 		return err
 	}))
 	t.Cleanup(func() { _ = l.Close() })
@@ -104,7 +104,7 @@ func connects(t *testing.T, ns string, to netip.Addr, what string) {
 
 func dial(ns string, to netip.Addr) error {
 	connect := func() error {
-		conn, err := net.DialTimeout("tcp4", netip.AddrPortFrom(to, testPort).String(), 500*time.Millisecond) //nolint:noctx // short
+		conn, err := net.DialTimeout("tcp4", netip.AddrPortFrom(to, testPort).String(), 500*time.Millisecond)
 		if err != nil {
 			return err
 		}

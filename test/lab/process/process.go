@@ -66,7 +66,7 @@ func Signal(p state.Process, sig syscall.Signal) error {
 	// The descriptor pins the process: nobody can take its pid between the look and the signal.
 	handle, err := os.FindProcess(p.PID)
 	if err != nil {
-		return nil //nolint:nilerr // it is gone
+		return nil // it is gone
 	}
 	defer func() { _ = handle.Release() }()
 	if !p.Alive() {
