@@ -267,6 +267,9 @@ func weigh(slots []slot) {
 // fitSlots leaves out slots without weight while there are more than a rule holds, the farthest clusters first: a
 // cluster at weight 0 is listed to make an emergency quicker, and never at the price of one that serves or is about to.
 func fitSlots(slots []slot) []slot {
+	if len(slots) <= maxBackendRefs {
+		return slots
+	}
 	kept := slices.Clone(slots)
 	for len(kept) > maxBackendRefs {
 		drop := -1
@@ -314,7 +317,8 @@ func (s routePlanner) expandBackend(m RouteMember, rule gatewayv1.HTTPRouteRule,
 		if backendWeight(b) == 0 {
 			e.planned.Reason, e.planned.Message = withoutShare(share)
 		}
-		if !share.Awaited || backendWeight(b) == 0 {
+		if takes := share.Parts > 0 || share.Awaited; !takes || backendWeight(b) == 0 {
+			// Whoever takes a share stays, also where it rounds to 0: else it would be left out and awaited by turns.
 			e.spare = 2 + candidates[i].distance(m.Member)
 		}
 		slots = append(slots, e)
