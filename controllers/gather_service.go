@@ -128,3 +128,26 @@ func (g gatherer) grants(ctx context.Context, namespace string) ([]*gatewayv1.Re
 	}
 	return grants, nil
 }
+
+// exported are the services that any member exports.
+func (g gatherer) exported(ctx context.Context, opts ...client.ListOption) []federation.ServiceKey {
+	members, err := g.members(ctx)
+	if err != nil {
+		return nil
+	}
+	var keys []federation.ServiceKey
+	seen := map[federation.ServiceKey]bool{}
+	for _, m := range members {
+		var exports mcsv1beta1.ServiceExportList
+		if m.list(ctx, &exports, opts...) != nil {
+			continue
+		}
+		for i := range exports.Items {
+			key := federation.ServiceKey{Namespace: exports.Items[i].Namespace, Name: exports.Items[i].Name}
+			if !seen[key] {
+				seen[key], keys = true, append(keys, key)
+			}
+		}
+	}
+	return keys
+}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -33,6 +34,7 @@ func (r *serviceReconciler) setup(mgr ctrl.Manager) error {
 	return ctrl.NewControllerManagedBy(mgr).Named("service").For(&mcsv1beta1.ServiceImport{}).
 		Watches(&gatewayv1.HTTPRoute{}, handler.EnqueueRequestsFromMapFunc(importsElsewhere)).
 		Watches(&gatewayv1.ReferenceGrant{}, handler.EnqueueRequestsFromMapFunc(r.importsOfNamespace)).
+		Watches(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(r.exportsOfNamespace)).
 		WatchesRawSource(&r.triggers.services).
 		Complete(r)
 }
@@ -57,6 +59,16 @@ func (r *serviceReconciler) importsOfNamespace(ctx context.Context, o client.Obj
 	out := make([]reconcile.Request, 0, len(list.Items))
 	for i := range list.Items {
 		out = append(out, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&list.Items[i])})
+	}
+	return out
+}
+
+// exportsOfNamespace are the services that any member exports from a namespace: the hub's import of them may have
+// been waiting for it.
+func (r *serviceReconciler) exportsOfNamespace(ctx context.Context, o client.Object) []reconcile.Request {
+	var out []reconcile.Request
+	for _, key := range r.exported(ctx, client.InNamespace(o.GetName())) {
+		out = append(out, requestFor(key))
 	}
 	return out
 }

@@ -46,7 +46,7 @@ func Setup(ctx context.Context, mgr ctrl.Manager, opts Options) error {
 		return fmt.Errorf("index the hub's routes: %w", err)
 	}
 	wake := &triggers{}
-	watch := &watcher{hub: mgr.GetClient(), triggers: wake}
+	watch := &watcher{triggers: wake}
 	opts.Fleet.Scheme, opts.Fleet.Kinds, opts.Fleet.Handlers = mgr.GetScheme(), MemberKinds(), watch.Handlers()
 	opts.Fleet.Registerer = opts.Registerer
 	members := fleet.New(opts.Fleet)
@@ -54,6 +54,7 @@ func Setup(ctx context.Context, mgr ctrl.Manager, opts Options) error {
 		return err
 	}
 	gather := gatherer{hub: mgr.GetClient(), fleet: members}
+	watch.gather = gather
 	measure := newMetrics(opts.Registerer)
 	return errors.Join(
 		(&gatewayClassReconciler{Client: mgr.GetClient()}).setup(mgr),

@@ -26,7 +26,9 @@ import (
 )
 
 // split is what a policy of eks and gke in so many hundredths gives.
-func split(eks, gke int32) map[string]int32 { return map[string]int32{"eks": eks * 100, "gke": gke * 100} }
+func split(eks, gke int32) map[string]int32 {
+	return map[string]int32{"eks": eks * 100, "gke": gke * 100}
+}
 
 func weight(cluster string, w int32) v1alpha1.ClusterWeight {
 	return v1alpha1.ClusterWeight{Cluster: cluster, Weight: w}
@@ -286,6 +288,25 @@ func TestAnImportThatNobodyExportsIsSaid(t *testing.T) {
 	a.expectWeights("eks", map[string]int32{"gke": 10000})
 }
 
+func TestANamespaceThatTheHubLacksIsWaitedFor(t *testing.T) {
+	set := theClusterset(t)
+	a := &app{t: t, set: set, namespace: "later-in-the-hub"}
+	for _, name := range []string{"eks", "gke"} {
+		require.NoError(t, createAll(t.Context(), set.members[name], namespace(a.namespace)))
+		a.export(name)
+		a.endpoints(name, 1)
+		eventually(t, func() error {
+			return set.members[name].Get(t.Context(), client.ObjectKey{Namespace: a.namespace, Name: "helloworld"}, &mcsv1beta1.ServiceImport{})
+		})
+	}
+	require.NoError(t, createAll(t.Context(), set.hub, namespace(a.namespace)))
+	eventually(t, func() error {
+		return set.hub.Get(t.Context(), client.ObjectKey{Namespace: a.namespace, Name: "helloworld"}, &mcsv1beta1.ServiceImport{})
+	})
+	require.NoError(t, createAll(t.Context(), set.hub, a.gateway(), a.route()))
+	a.expectWeights("eks", split(100, 0))
+}
+
 func TestAWithdrawnExportGoesToZeroFirst(t *testing.T) {
 	a := newApp(t, theClusterset(t), "eks", "gke")
 	a.policy(weight("eks", 50), weight("gke", 50))
@@ -366,7 +387,7 @@ func TestPoliciesThatAdmissionRefuses(t *testing.T) {
 			Defaults: weighted(weight("eks", -1), weight("gke", 1))}, "greater than or equal to 0"},
 		"a cluster twice": {v1alpha1.TrafficDistributionPolicySpec{TargetRefs: []gatewayv1.LocalPolicyTargetReferenceWithSectionName{target},
 			Defaults: weighted(weight("eks", 1), weight("eks", 1))}, "Duplicate value"},
-		"no target":   {v1alpha1.TrafficDistributionPolicySpec{Defaults: weighted(weight("eks", 1))}, "targetRefs"},
+		"no target": {v1alpha1.TrafficDistributionPolicySpec{Defaults: weighted(weight("eks", 1))}, "targetRefs"},
 		"says nothing": {v1alpha1.TrafficDistributionPolicySpec{TargetRefs: []gatewayv1.LocalPolicyTargetReferenceWithSectionName{target}},
 			"say something in defaults or in overrides"},
 		"weights without Weighted": {v1alpha1.TrafficDistributionPolicySpec{TargetRefs: []gatewayv1.LocalPolicyTargetReferenceWithSectionName{target},

@@ -73,7 +73,7 @@ func (t *triggers) wakeOwner(o federation.Owner) {
 
 // watcher turns what happens in members into the keys that it concerns.
 type watcher struct {
-	hub client.Reader
+	gather gatherer
 	*triggers
 }
 
@@ -141,7 +141,7 @@ func (w *watcher) serviceChanged(key federation.ServiceKey) {
 }
 
 func (w *watcher) wakeRoutesOf(key federation.ServiceKey) {
-	for _, r := range routesOfImport(context.Background(), w.hub, key) {
+	for _, r := range routesOfImport(context.Background(), w.gather.hub, key) {
 		w.routes.wake(r.Namespace, r.Name)
 	}
 }
@@ -175,25 +175,7 @@ func namedBackends(o client.Object) map[federation.ServiceKey][]string {
 }
 
 func (w *watcher) namespaceChanged(namespace string) {
-	ctx := context.Background()
-	var routes gatewayv1.HTTPRouteList
-	if w.hub.List(ctx, &routes, client.InNamespace(namespace)) == nil {
-		for i := range routes.Items {
-			w.routes.wake(namespace, routes.Items[i].Name)
-		}
-	}
-	var gateways gatewayv1.GatewayList
-	if w.hub.List(ctx, &gateways, client.InNamespace(namespace)) == nil {
-		for i := range gateways.Items {
-			w.gateways.wake(namespace, gateways.Items[i].Name)
-		}
-	}
-	var imports mcsv1beta1.ServiceImportList
-	if w.hub.List(ctx, &imports, client.InNamespace(namespace)) == nil {
-		for i := range imports.Items {
-			w.services.wake(namespace, imports.Items[i].Name)
-		}
-	}
+	w.wakeObjects(context.Background(), client.InNamespace(namespace))
 	if namespace == systemNamespace {
 		w.wakeAll()
 	}
@@ -202,31 +184,35 @@ func (w *watcher) namespaceChanged(namespace string) {
 // wakeAll wakes every key that there is: a member came, went, or changed its place.
 func (w *watcher) wakeAll() {
 	ctx := context.Background()
-	for _, m := range memberNames(ctx, w.hub) {
+	for _, m := range memberNames(ctx, w.gather.hub) {
 		w.members.wake("", m)
 	}
 	w.wakeObjects(ctx)
 }
 
-// wakeObjects wakes every Gateway, route and service.
-func (w *watcher) wakeObjects(ctx context.Context) {
+// wakeObjects wakes every Gateway, route and service, or those of one namespace. Services are those that the hub
+// knows and those that any member exports: an export may have come while the hub, or a member, could not yet be read.
+func (w *watcher) wakeObjects(ctx context.Context, opts ...client.ListOption) {
 	var gateways gatewayv1.GatewayList
-	if w.hub.List(ctx, &gateways) == nil {
+	if w.gather.hub.List(ctx, &gateways, opts...) == nil {
 		for i := range gateways.Items {
 			w.gateways.wake(gateways.Items[i].Namespace, gateways.Items[i].Name)
 		}
 	}
 	var routes gatewayv1.HTTPRouteList
-	if w.hub.List(ctx, &routes) == nil {
+	if w.gather.hub.List(ctx, &routes, opts...) == nil {
 		for i := range routes.Items {
 			w.routes.wake(routes.Items[i].Namespace, routes.Items[i].Name)
 		}
 	}
 	var imports mcsv1beta1.ServiceImportList
-	if w.hub.List(ctx, &imports) == nil {
+	if w.gather.hub.List(ctx, &imports, opts...) == nil {
 		for i := range imports.Items {
 			w.services.wake(imports.Items[i].Namespace, imports.Items[i].Name)
 		}
+	}
+	for _, key := range w.gather.exported(ctx, opts...) {
+		w.services.wake(key.Namespace, key.Name)
 	}
 }
 

@@ -21,8 +21,7 @@ const (
 	LabelOwner = "isthmus.dev/owner"
 	// LabelCluster names the member cluster that an endpoint or a backend stands for.
 	LabelCluster = "isthmus.dev/cluster"
-	// LabelRoute and LabelMember find the RoutePlans of a route and of a member.
-	LabelRoute  = "isthmus.dev/route"
+	// LabelMember finds the RoutePlans of a member.
 	LabelMember = "isthmus.dev/member"
 
 	// AnnotationOwner is the readable form of LabelOwner: "<noun>/<namespace>/<name>".
@@ -34,6 +33,4 @@ const (
 
 	// FinalizerMember keeps a MemberCluster until its contribution has been withdrawn.
 	FinalizerMember = "isthmus.dev/member"
-	// FinalizerRoute keeps a hub object until the members no longer hold what was written for it.
-	FinalizerRoute = "isthmus.dev/route"
 )
