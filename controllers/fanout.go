@@ -18,16 +18,23 @@ import (
 // again. A member that has not been read is given nothing, not even a withdrawal, so that what it holds stays: once it
 // is read, every key that concerns it is woken.
 func fanOut(members []member, owner federation.Owner, wish func(member) (fleet.Desired, bool)) map[string]error {
+	for _, m := range members {
+		if desired, wanted := wish(m); wanted && m.handle != nil && m.Synced {
+			desired.Owner, desired.Prune = owner, kindsOf(owner.Noun)
+			m.handle.Submit(desired)
+		}
+	}
+	return outcomesOf(members, owner)
+}
+
+// outcomesOf says how far each member has come with the newest wish of an owner. A member for which nothing was
+// ever wished has no outcome, unless it is because it could not be read.
+func outcomesOf(members []member, owner federation.Owner) map[string]error {
 	outcomes := map[string]error{}
 	for _, m := range members {
 		if m.handle == nil {
 			outcomes[m.Name] = &fleet.WaitingError{Member: m.Name, For: "its connection"}
 			continue
-		}
-		desired, wanted := wish(m)
-		if wanted && m.Synced {
-			desired.Owner, desired.Prune = owner, kindsOf(owner.Noun)
-			m.handle.Submit(desired)
 		}
 		if err := m.handle.Outcome(owner); !errors.Is(err, fleet.ErrNoWish) {
 			outcomes[m.Name] = err

@@ -418,20 +418,20 @@ func (a *app) route() *gatewayv1.HTTPRoute {
 // policy makes or changes the route's policy.
 func (a *app) policy(weights ...v1alpha1.ClusterWeight) {
 	a.t.Helper()
-	ctx := a.t.Context()
-	p := &v1alpha1.TrafficDistributionPolicy{}
-	err := a.set.hub.Get(ctx, client.ObjectKey{Namespace: a.namespace, Name: "split"}, p)
 	spec := v1alpha1.TrafficDistributionPolicySpec{
 		TargetRefs: []gatewayv1.LocalPolicyTargetReferenceWithSectionName{{LocalPolicyTargetReference: gatewayv1.LocalPolicyTargetReference{
 			Group: gatewayv1.GroupName, Kind: "HTTPRoute", Name: "helloworld"}}},
 		Defaults: &v1alpha1.TrafficDistribution{Distribution: v1alpha1.Distribution{Type: v1alpha1.DistributionWeighted, Weights: weights}}}
-	if err == nil {
+	// Again on a conflict: the controllers write the status of the same object.
+	eventually(a.t, func() error {
+		p := &v1alpha1.TrafficDistributionPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: a.namespace, Name: "split"}}
+		err := a.set.hub.Get(a.t.Context(), client.ObjectKeyFromObject(p), p)
 		p.Spec = spec
-		require.NoError(a.t, a.set.hub.Update(ctx, p))
-		return
-	}
-	require.NoError(a.t, a.set.hub.Create(ctx, &v1alpha1.TrafficDistributionPolicy{
-		ObjectMeta: metav1.ObjectMeta{Namespace: a.namespace, Name: "split"}, Spec: spec}))
+		if apierrors.IsNotFound(err) {
+			return a.set.hub.Create(a.t.Context(), p)
+		}
+		return errors.Join(err, a.set.hub.Update(a.t.Context(), p))
+	})
 }
 
 // weights reads the generated route of a member: the weight of each cluster, by the backend that stands for it.

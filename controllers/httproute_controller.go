@@ -6,8 +6,8 @@ import (
 	"context"
 	"time"
 
-	"k8s.io/client-go/tools/events"
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
@@ -24,15 +24,14 @@ type routeReconciler struct {
 	gatherer
 	triggers *triggers
 	metrics  *metrics
-	events   events.EventRecorder
-	decided  memory
+	decided  *memory
 }
 
 func (r *routeReconciler) setup(mgr ctrl.Manager) error {
-	return ctrl.NewControllerManagedBy(mgr).Named("httproute").For(&gatewayv1.HTTPRoute{}).
-		Owns(&v1alpha1.RoutePlan{}).
-		Watches(&gatewayv1.Gateway{}, handler.EnqueueRequestsFromMapFunc(r.ofGateway)).
-		Watches(&v1alpha1.TrafficDistributionPolicy{}, handler.EnqueueRequestsFromMapFunc(r.ofPolicy)).
+	return ctrl.NewControllerManagedBy(mgr).Named("httproute").WithOptions(concurrently).
+		For(&gatewayv1.HTTPRoute{}, builder.WithPredicates(specChanged)).
+		Watches(&gatewayv1.Gateway{}, handler.EnqueueRequestsFromMapFunc(r.ofGateway), builder.WithPredicates(specChanged)).
+		Watches(&v1alpha1.TrafficDistributionPolicy{}, handler.EnqueueRequestsFromMapFunc(r.ofPolicy), builder.WithPredicates(specChanged)).
 		Watches(&gatewayv1.ReferenceGrant{}, handler.EnqueueRequestsFromMapFunc(r.ofGrant)).
 		WatchesRawSource(&r.triggers.routes).
 		Complete(r)
@@ -79,7 +78,8 @@ func requestsFor(routes []gatewayv1.HTTPRoute) []reconcile.Request {
 	return out
 }
 
-// Reconcile plans one hub HTTPRoute.
+// Reconcile plans one hub HTTPRoute. It writes nothing in the hub: what is to be said is said by the reporter, on a
+// queue of its own, so that no failover waits behind a status.
 func (r *routeReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
 	members, err := r.members(ctx)
 	if err != nil {
@@ -91,11 +91,11 @@ func (r *routeReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl
 		if client.IgnoreNotFound(err) == nil {
 			fanOut(members, owner, func(member) (fleet.Desired, bool) { return fleet.Desired{}, true })
 			r.decided.forget(req.NamespacedName)
-			r.metrics.forgetRoute(req.Namespace, req.Name)
+			r.triggers.reports.wake(req.Namespace, req.Name)
 		}
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
-	plans, err := r.plans(ctx, route)
+	plans, err := plansOf(ctx, r.hub, route)
 	if err != nil {
 		return ctrl.Result{}, err
 	}
@@ -106,9 +106,10 @@ func (r *routeReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl
 	started := time.Now()
 	plan := federation.PlanRoute(snapshot)
 	r.metrics.planned(nounRoute, started)
-	r.decided.keep(req.NamespacedName, plan)
-	outcomes := fanOut(members, owner, func(m member) (fleet.Desired, bool) { return routeWish(m, plan) })
-	return ctrl.Result{}, r.report(ctx, snapshot, plan, plans, outcomes)
+	fanOut(members, owner, func(m member) (fleet.Desired, bool) { return routeWish(m, plan) })
+	r.decided.keep(req.NamespacedName, decision{snapshot, plan})
+	r.triggers.reports.wake(req.Namespace, req.Name)
+	return ctrl.Result{}, nil
 }
 
 // routeWish is what one member is to hold; nothing is wished where the plan refuses, so that what is there stays.

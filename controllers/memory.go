@@ -11,12 +11,26 @@ import (
 	"isthmus.dev/isthmus/federation"
 )
 
-// memory is what was last decided for each route and member. RoutePlans remember it over a restart; in one
-// process they lag behind by a write and a watch, and a decision made in between would rest on the one before.
+// decision is the newest plan of a route and what it was made from.
+type decision struct {
+	snapshot federation.RouteSnapshot
+	plan     federation.RoutePlan
+}
+
+// memory is what was last decided for each route. RoutePlans remember it over a restart; in one process they lag
+// behind by a write and a watch, and a decision made in between would rest on the one before.
 type memory struct {
 	mu     sync.Mutex
-	routes map[types.NamespacedName]map[string][]v1alpha1.PlannedRule
+	routes map[types.NamespacedName]*remembered
 }
+
+type remembered struct {
+	decision
+	// rules by member, from the last plan that was not refused there.
+	rules map[string][]v1alpha1.PlannedRule
+}
+
+func newMemory() *memory { return &memory{routes: map[types.NamespacedName]*remembered{}} }
 
 // recall is what was last decided for a route, by member: in this process, or else as its RoutePlans say.
 func (m *memory) recall(route types.NamespacedName, plans map[string]*v1alpha1.RoutePlan) map[string][]v1alpha1.PlannedRule {
@@ -26,32 +40,43 @@ func (m *memory) recall(route types.NamespacedName, plans map[string]*v1alpha1.R
 	for member, plan := range plans {
 		last[member] = plan.Status.Rules
 	}
-	for member, rules := range m.routes[route] {
-		last[member] = rules
+	if known := m.routes[route]; known != nil {
+		for member, rules := range known.rules {
+			last[member] = rules
+		}
 	}
 	return last
 }
 
 // keep notes what was decided. A plan that was refused decided nothing.
-func (m *memory) keep(route types.NamespacedName, plan federation.RoutePlan) {
+func (m *memory) keep(route types.NamespacedName, d decision) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.routes == nil {
-		m.routes = map[types.NamespacedName]map[string][]v1alpha1.PlannedRule{}
-	}
 	known := m.routes[route]
 	if known == nil {
-		known = map[string][]v1alpha1.PlannedRule{}
+		known = &remembered{rules: map[string][]v1alpha1.PlannedRule{}}
 		m.routes[route] = known
 	}
-	for member, planned := range plan.Members {
+	known.decision = d
+	for member, planned := range d.plan.Members {
 		switch {
 		case planned.Object != nil:
-			known[member] = planned.Rules
+			known.rules[member] = planned.Rules
 		case planned.Refused.Type == "":
-			delete(known, member)
+			delete(known.rules, member)
 		}
 	}
+}
+
+// latest decision about a route; false where there is none.
+func (m *memory) latest(route types.NamespacedName) (decision, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	known := m.routes[route]
+	if known == nil {
+		return decision{}, false
+	}
+	return known.decision, true
 }
 
 func (m *memory) forget(route types.NamespacedName) {

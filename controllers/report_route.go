@@ -8,7 +8,10 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/events"
+	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
@@ -17,10 +20,54 @@ import (
 	"isthmus.dev/isthmus/federation"
 )
 
-// plans reads the RoutePlans of a route, by member.
-func (r *routeReconciler) plans(ctx context.Context, route *gatewayv1.HTTPRoute) (map[string]*v1alpha1.RoutePlan, error) {
+// routeReporter answers: what was decided for a hub HTTPRoute, and how far has each member come?
+type routeReporter struct {
+	client.Client
+	gatherer
+	triggers *triggers
+	decided  *memory
+	metrics  *metrics
+	events   events.EventRecorder
+}
+
+func (r *routeReporter) setup(mgr ctrl.Manager) error {
+	return ctrl.NewControllerManagedBy(mgr).Named("httproute-report").WithOptions(concurrently).
+		For(&gatewayv1.HTTPRoute{}).
+		Owns(&v1alpha1.RoutePlan{}).
+		WatchesRawSource(&r.triggers.reports).
+		Complete(r)
+}
+
+// Reconcile reports on one hub HTTPRoute: RoutePlans, the route's own status, Events and metrics.
+func (r *routeReporter) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+	route := &gatewayv1.HTTPRoute{}
+	if err := r.Get(ctx, req.NamespacedName, route); err != nil {
+		if apierrors.IsNotFound(err) {
+			r.metrics.forgetRoute(req.Namespace, req.Name)
+		}
+		return ctrl.Result{}, client.IgnoreNotFound(err)
+	}
+	d, decided := r.decided.latest(req.NamespacedName)
+	if !decided || d.snapshot.Route.Generation != route.Generation {
+		// The decision follows, and wakes this key again.
+		return ctrl.Result{}, nil
+	}
+	d.snapshot.Route = route
+	members, err := r.members(ctx)
+	if err != nil {
+		return ctrl.Result{}, err
+	}
+	plans, err := plansOf(ctx, r.hub, route)
+	if err != nil {
+		return ctrl.Result{}, err
+	}
+	return ctrl.Result{}, r.report(ctx, d, plans, outcomesOf(members, federation.RouteOwner(req.Namespace, req.Name)))
+}
+
+// plansOf reads the RoutePlans of a route, by member.
+func plansOf(ctx context.Context, hub client.Reader, route *gatewayv1.HTTPRoute) (map[string]*v1alpha1.RoutePlan, error) {
 	var list v1alpha1.RoutePlanList
-	if err := r.List(ctx, &list, client.InNamespace(route.Namespace)); err != nil {
+	if err := hub.List(ctx, &list, client.InNamespace(route.Namespace)); err != nil {
 		return nil, err
 	}
 	plans := map[string]*v1alpha1.RoutePlan{}
@@ -32,14 +79,12 @@ func (r *routeReconciler) plans(ctx context.Context, route *gatewayv1.HTTPRoute)
 	return plans, nil
 }
 
-// report says what was decided: RoutePlans, the route's own status, Events and metrics.
-func (r *routeReconciler) report(ctx context.Context, s federation.RouteSnapshot, plan federation.RoutePlan,
-	plans map[string]*v1alpha1.RoutePlan, errs map[string]error) error {
+func (r *routeReporter) report(ctx context.Context, d decision, plans map[string]*v1alpha1.RoutePlan, errs map[string]error) error {
 	outcomes := map[string]federation.Outcome{}
 	for name, err := range errs {
 		outcomes[name] = federation.Outcome{Problem: problemOf(err)}
 	}
-	report := federation.ReportRoute(s, plan, outcomes)
+	s, report := d.snapshot, federation.ReportRoute(d.snapshot, d.plan, outcomes)
 	var all []error
 	for _, m := range s.Members {
 		status, planned := report.Plans[m.Name]
@@ -59,14 +104,14 @@ func (r *routeReconciler) report(ctx context.Context, s federation.RouteSnapshot
 	return errors.Join(append(all, r.writeParents(ctx, s, report.Conditions))...)
 }
 
-func (r *routeReconciler) deletePlan(ctx context.Context, p *v1alpha1.RoutePlan) error {
+func (r *routeReporter) deletePlan(ctx context.Context, p *v1alpha1.RoutePlan) error {
 	if p == nil {
 		return nil
 	}
 	return client.IgnoreNotFound(r.Delete(ctx, p))
 }
 
-func (r *routeReconciler) writePlan(ctx context.Context, route *gatewayv1.HTTPRoute, have *v1alpha1.RoutePlan,
+func (r *routeReporter) writePlan(ctx context.Context, route *gatewayv1.HTTPRoute, have *v1alpha1.RoutePlan,
 	status v1alpha1.RoutePlanStatus) error {
 	if have == nil {
 		have = &v1alpha1.RoutePlan{ObjectMeta: metav1.ObjectMeta{Namespace: route.Namespace,
@@ -83,12 +128,15 @@ func (r *routeReconciler) writePlan(ctx context.Context, route *gatewayv1.HTTPRo
 	conditions := mergeConditions(have.Status.Conditions, status.Conditions...)
 	changed.Status = status
 	changed.Status.Conditions = conditions
+	if err := patchStatus(ctx, r.Client, have, changed); err != nil {
+		return err
+	}
 	r.announce(route, have.Status, changed.Status)
-	return patchStatus(ctx, r.Client, have, changed)
+	return nil
 }
 
 // announce makes an Event of a split that changed.
-func (r *routeReconciler) announce(route *gatewayv1.HTTPRoute, was, is v1alpha1.RoutePlanStatus) {
+func (r *routeReporter) announce(route *gatewayv1.HTTPRoute, was, is v1alpha1.RoutePlanStatus) {
 	if was.Summary == is.Summary {
 		return
 	}
@@ -101,7 +149,7 @@ func (r *routeReconciler) announce(route *gatewayv1.HTTPRoute, was, is v1alpha1.
 }
 
 // writeParents sets the route's status for our Gateways, and leaves the entries of other controllers alone.
-func (r *routeReconciler) writeParents(ctx context.Context, s federation.RouteSnapshot, conditions []metav1.Condition) error {
+func (r *routeReporter) writeParents(ctx context.Context, s federation.RouteSnapshot, conditions []metav1.Condition) error {
 	changed := s.Route.DeepCopy()
 	changed.Status.Parents = nil
 	for _, entry := range s.Route.Status.Parents {

@@ -31,7 +31,7 @@ type serviceReconciler struct {
 }
 
 func (r *serviceReconciler) setup(mgr ctrl.Manager) error {
-	return ctrl.NewControllerManagedBy(mgr).Named("service").For(&mcsv1beta1.ServiceImport{}).
+	return ctrl.NewControllerManagedBy(mgr).Named("service").WithOptions(concurrently).For(&mcsv1beta1.ServiceImport{}).
 		Watches(&gatewayv1.HTTPRoute{}, handler.EnqueueRequestsFromMapFunc(importsElsewhere)).
 		Watches(&gatewayv1.ReferenceGrant{}, handler.EnqueueRequestsFromMapFunc(r.importsOfNamespace)).
 		Watches(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(r.exportsOfNamespace)).

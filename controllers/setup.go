@@ -14,9 +14,17 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
 
 	"isthmus.dev/isthmus/controllers/fleet"
 )
+
+// concurrently lets several keys be worked on at once; one key never is.
+var concurrently = controller.Options{MaxConcurrentReconciles: 4}
+
+// specChanged leaves out events that only tell of a status: most of them are our own.
+var specChanged = predicate.Or(predicate.GenerationChangedPredicate{}, predicate.LabelChangedPredicate{}, predicate.AnnotationChangedPredicate{})
 
 var namespaceKind = corev1.SchemeGroupVersion.WithKind("Namespace")
 
@@ -55,13 +63,14 @@ func Setup(ctx context.Context, mgr ctrl.Manager, opts Options) error {
 	}
 	gather := gatherer{hub: mgr.GetClient(), fleet: members}
 	watch.gather = gather
-	measure := newMetrics(opts.Registerer)
+	measure, decided := newMetrics(opts.Registerer), newMemory()
 	return errors.Join(
 		(&gatewayClassReconciler{Client: mgr.GetClient()}).setup(mgr),
 		(&memberReconciler{Client: mgr.GetClient(), gatherer: gather, fleet: members, watcher: watch, triggers: wake}).setup(mgr),
 		(&serviceReconciler{Client: mgr.GetClient(), gatherer: gather, triggers: wake, metrics: measure}).setup(mgr),
 		(&gatewayReconciler{Client: mgr.GetClient(), gatherer: gather, triggers: wake, metrics: measure}).setup(mgr),
-		(&routeReconciler{Client: mgr.GetClient(), gatherer: gather, triggers: wake, metrics: measure,
+		(&routeReconciler{Client: mgr.GetClient(), gatherer: gather, triggers: wake, metrics: measure, decided: decided}).setup(mgr),
+		(&routeReporter{Client: mgr.GetClient(), gatherer: gather, triggers: wake, metrics: measure, decided: decided,
 			events: mgr.GetEventRecorder("isthmus")}).setup(mgr),
 		(&policyReconciler{Client: mgr.GetClient(), gatherer: gather}).setup(mgr),
 	)

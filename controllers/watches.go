@@ -54,7 +54,7 @@ func (t *trigger) wake(namespace, name string) {
 
 // triggers are the reconcilers' queues, by what their keys are.
 type triggers struct {
-	members, gateways, routes, services trigger
+	members, gateways, routes, services, reports trigger
 }
 
 // wakeOwner wakes the key for which an object was written.
@@ -71,6 +71,15 @@ func (t *triggers) wakeOwner(o federation.Owner) {
 	}
 }
 
+// wakeReport wakes who says how far a member has come.
+func (t *triggers) wakeReport(o federation.Owner) {
+	if o.Noun == nounRoute {
+		t.reports.wake(o.Namespace, o.Name)
+		return
+	}
+	t.wakeOwner(o)
+}
+
 // watcher turns what happens in members into the keys that it concerns.
 type watcher struct {
 	gather gatherer
@@ -82,7 +91,7 @@ func (w *watcher) Handlers() fleet.Handlers {
 	return fleet.Handlers{
 		Object:  w.objectChanged,
 		State:   func(member string) { w.wakeAll(); w.members.wake("", member) },
-		Outcome: func(_ string, owner federation.Owner) { w.wakeOwner(owner) },
+		Outcome: func(_ string, owner federation.Owner) { w.wakeReport(owner) },
 	}
 }
 
