@@ -42,7 +42,7 @@ func Attach(route *gatewayv1.HTTPRoute, ref gatewayv1.ParentReference, gateway *
 			continue
 		}
 		allowed++
-		if len(IntersectHostnames(l.Hostname, route.Spec.Hostnames)) > 0 {
+		if len(intersectHostnames(l.Hostname, route.Spec.Hostnames)) > 0 {
 			p.Listeners = append(p.Listeners, l.Name)
 		}
 	}
@@ -70,7 +70,7 @@ func refersTo(ref gatewayv1.ParentReference, l gatewayv1.Listener) bool {
 }
 
 func allows(l gatewayv1.Listener, route *gatewayv1.HTTPRoute, gateway *gatewayv1.Gateway, nsLabels map[string]string) bool {
-	if !CarriesHTTP(l) {
+	if !carriesHTTP(l) {
 		return false
 	}
 	if l.AllowedRoutes == nil || l.AllowedRoutes.Namespaces == nil || l.AllowedRoutes.Namespaces.From == nil {
@@ -88,8 +88,8 @@ func allows(l gatewayv1.Listener, route *gatewayv1.HTTPRoute, gateway *gatewayv1
 	return false
 }
 
-// CarriesHTTP tells whether HTTPRoutes can attach to a listener: by its protocol and by its allowed kinds.
-func CarriesHTTP(l gatewayv1.Listener) bool {
+// carriesHTTP tells whether HTTPRoutes can attach to a listener: by its protocol and by its allowed kinds.
+func carriesHTTP(l gatewayv1.Listener) bool {
 	if l.Protocol != gatewayv1.HTTPProtocolType && l.Protocol != gatewayv1.HTTPSProtocolType {
 		return false
 	}
@@ -99,9 +99,9 @@ func CarriesHTTP(l gatewayv1.Listener) bool {
 		})
 }
 
-// IntersectHostnames is what a listener's host name and a route's have in common; "*" stands for all. A
+// intersectHostnames is what a listener's host name and a route's have in common; "*" stands for all. A
 // wildcard covers one or more labels in front.
-func IntersectHostnames(listener *gatewayv1.Hostname, route []gatewayv1.Hostname) []string {
+func intersectHostnames(listener *gatewayv1.Hostname, route []gatewayv1.Hostname) []string {
 	l := string(deref(listener))
 	if len(route) == 0 {
 		if l == "" {

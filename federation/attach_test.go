@@ -87,7 +87,7 @@ func TestHostnamesIntersect(t *testing.T) {
 	}
 	for _, test := range tests {
 		listener := gatewayv1.Hostname(test.listener)
-		require.Equal(t, test.want, IntersectHostnames(&listener, test.route), "%s and %v", listener, test.route)
+		require.Equal(t, test.want, intersectHostnames(&listener, test.route), "%s and %v", listener, test.route)
 	}
-	require.Equal(t, []string{"*"}, IntersectHostnames(nil, nil))
+	require.Equal(t, []string{"*"}, intersectHostnames(nil, nil))
 }

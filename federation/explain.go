@@ -105,7 +105,7 @@ func summarize(rules []v1alpha1.PlannedRule) string {
 		for _, b := range r.Backends {
 			clusters, weights = append(clusters, nameOf(b)), append(weights, b.Weight)
 		}
-		text := Summary(clusters, weights)
+		text := summary(clusters, weights)
 		if len(rules) > 1 {
 			text = r.Name + ": " + text
 		}

@@ -202,7 +202,7 @@ func (s GatewaySnapshot) listenerStatus(l gatewayv1.Listener, gateway metav1.Con
 		programmed.Status, programmed.Reason = metav1.ConditionFalse, string(gatewayv1.ListenerReasonInvalid)
 		programmed.Message = accepted.Message
 		status.SupportedKinds = []gatewayv1.RouteGroupKind{}
-	case !CarriesHTTP(l):
+	case !carriesHTTP(l):
 		resolved.Status, resolved.Reason = metav1.ConditionFalse, string(gatewayv1.ListenerReasonInvalidRouteKinds)
 		resolved.Message = "of the kinds in allowedRoutes only HTTPRoute is supported"
 		status.SupportedKinds = []gatewayv1.RouteGroupKind{}

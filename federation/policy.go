@@ -43,8 +43,8 @@ func older(a, b *v1alpha1.TrafficDistributionPolicy) int {
 		strings.Compare(a.Namespace+"/"+a.Name, b.Namespace+"/"+b.Name))
 }
 
-// PolicyAt is the policy in force at one target: the oldest of those attached to it (GEP-713), or nil.
-func PolicyAt(t Target, policies []*v1alpha1.TrafficDistributionPolicy) *v1alpha1.TrafficDistributionPolicy {
+// policyAt is the policy in force at one target: the oldest of those attached to it (GEP-713), or nil.
+func policyAt(t Target, policies []*v1alpha1.TrafficDistributionPolicy) *v1alpha1.TrafficDistributionPolicy {
 	var found *v1alpha1.TrafficDistributionPolicy
 	for _, p := range policies {
 		if p.DeletionTimestamp == nil && slices.Contains(TargetsOf(p), t) && (found == nil || older(p, found) < 0) {
@@ -65,7 +65,7 @@ type Effective struct {
 func EffectivePolicy(path []Target, policies []*v1alpha1.TrafficDistributionPolicy) Effective {
 	result := Effective{Distribution: v1alpha1.Distribution{Type: v1alpha1.DistributionLocal}}
 	for _, t := range path {
-		p := PolicyAt(t, policies)
+		p := policyAt(t, policies)
 		if p == nil {
 			continue
 		}
@@ -112,7 +112,7 @@ func PolicyStatus(s PolicySnapshot) []gatewayv1.PolicyAncestorStatus {
 func policyAccepted(s PolicySnapshot, t Target) metav1.Condition {
 	c := metav1.Condition{Type: string(gatewayv1.PolicyConditionAccepted), Status: metav1.ConditionFalse,
 		ObservedGeneration: s.Policy.Generation}
-	winner := PolicyAt(t, append([]*v1alpha1.TrafficDistributionPolicy{s.Policy}, s.Others...))
+	winner := policyAt(t, append([]*v1alpha1.TrafficDistributionPolicy{s.Policy}, s.Others...))
 	switch {
 	case !s.Exists[t]:
 		c.Reason = string(gatewayv1.PolicyReasonTargetNotFound)

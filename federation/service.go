@@ -99,7 +99,7 @@ func (s ServiceSnapshot) Import() *Import {
 		for _, p := range imp.Spec.Ports {
 			remembered.addPort(p)
 		}
-		remembered.Clusters, remembered.Conflicts = append(unread, imp.Clusters...), imp.Conflicts
+		remembered.Clusters, remembered.Conflicts = slices.Concat(unread, imp.Clusters), imp.Conflicts
 	}
 	slices.Sort(remembered.Clusters)
 	remembered.sortPorts()

@@ -182,7 +182,7 @@ func TestExportConditions(t *testing.T) {
 func TestWhoMayUseTheEastWestGateway(t *testing.T) {
 	eks, gke := Member{Name: "eks", GatewayClassName: "istio", TrustDomain: "eks.example.com"}, Member{Name: "gke", GatewayClassName: "gke-mesh", TrustDomain: "cluster.local"}
 	policy := func(gateways ...NamespacedName) *securityv1.AuthorizationPolicy {
-		objects := PlanEastWest(EastWestSnapshot{Member: eks, Members: []Member{gke, eks, eks}, Gateways: gateways})
+		objects := PlanEastWest(EastWestSnapshot{Member: eks, Members: []Member{eks, gke, eks}, Gateways: gateways})
 		require.Equal(t, []string{"AuthorizationPolicy isthmus-system/isthmus-east-west", "Gateway isthmus-system/isthmus-east-west"},
 			kindsIn(objects), "the policy first: the gateway never stands open")
 		return objects[0].(*securityv1.AuthorizationPolicy)

@@ -231,8 +231,8 @@ func Apportion(total uint64, fractions []Fraction) []int32 {
 	return weights
 }
 
-// Summary is a split in one line: "eks 80.00% gke 20.00%", in the given order, without those that take nothing.
-func Summary(clusters []string, weights []int32) string {
+// summary is a split in one line: "eks 80.00% gke 20.00%", in the given order, without those that take nothing.
+func summary(clusters []string, weights []int32) string {
 	var sum int64
 	for _, w := range weights {
 		sum += int64(w)

@@ -131,9 +131,9 @@ func TestWeightsBeyondTheSchemaAreCut(t *testing.T) {
 }
 
 func TestSummary(t *testing.T) {
-	require.Equal(t, "nobody", Summary([]string{"eks"}, []int32{0}))
-	require.Equal(t, "nobody", Summary(nil, nil))
-	require.Equal(t, "eks 80.00% gke 20.00%", Summary([]string{"eks", "gke"}, []int32{8000, 2000}))
-	require.Equal(t, "gke 33.33% eks 66.67%", Summary([]string{"gke", "eks", "aks"}, []int32{3333, 6667, 0}))
-	require.Equal(t, "eks 90.01% gke 9.99%", Summary([]string{"eks", "gke", "eks"}, []int32{9000, 999, 1}), "the shares of one cluster are added up")
+	require.Equal(t, "nobody", summary([]string{"eks"}, []int32{0}))
+	require.Equal(t, "nobody", summary(nil, nil))
+	require.Equal(t, "eks 80.00% gke 20.00%", summary([]string{"eks", "gke"}, []int32{8000, 2000}))
+	require.Equal(t, "gke 33.33% eks 66.67%", summary([]string{"gke", "eks", "aks"}, []int32{3333, 6667, 0}))
+	require.Equal(t, "eks 90.01% gke 9.99%", summary([]string{"eks", "gke", "eks"}, []int32{9000, 999, 1}), "the shares of one cluster are added up")
 }
