@@ -305,7 +305,7 @@ func TestPlansComeToRest(t *testing.T) {
 
 func TestTheOrderOfTheInputDoesNotMatter(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		w := drawWorld(t, 6)
+		w := drawWorld(t, 4)
 		w = w.holding(PlanRoute(w.RouteSnapshot), true).turned(t)
 		mixed := w
 		mixed.Members = rapid.Permutation(w.Members).Draw(t, "members")
@@ -322,7 +322,7 @@ func TestTheOrderOfTheInputDoesNotMatter(t *testing.T) {
 
 func TestLosingAnAPIServerMovesNothing(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		w := drawWorld(t, 6)
+		w := drawWorld(t, 4)
 		w = w.holding(PlanRoute(w.RouteSnapshot), true)
 		lost := w.with(func(m *Member) { m.Reachable = rapid.Bool().Draw(t, "still reachable") })
 		require.Equal(t, asJSON(t, objectsOf(PlanRoute(w.RouteSnapshot))), asJSON(t, objectsOf(PlanRoute(lost.RouteSnapshot))))
