@@ -15,16 +15,20 @@ import (
 	"isthmus.dev/isthmus/federation"
 )
 
-// before is the verdict that was last acted on, by import and cluster, as the RoutePlans remember it.
+// before is the verdict that was last acted on, by import and cluster, as the RoutePlans remember it. Where a cluster
+// was unfit in one member's plan it was unfit in all: another plan that held its split says the same of it.
 type before map[[2]string]federation.Verdict
 
 func (b before) remember(rules []v1alpha1.PlannedRule) {
 	for _, rule := range rules {
 		for _, planned := range rule.Backends {
-			switch key := [2]string{planned.Import, planned.Cluster}; planned.Reason {
-			case v1alpha1.WeightUnfit:
+			key := [2]string{planned.Import, planned.Cluster}
+			switch verdict := federation.Verdict(planned.Verdict); {
+			case verdict == federation.Fit, verdict == federation.Unfit:
+				b[key] = verdict
+			case planned.Reason == v1alpha1.WeightUnfit:
 				b[key] = federation.Unfit
-			case v1alpha1.WeightResolving, v1alpha1.WeightWithdrawing:
+			case planned.Reason == v1alpha1.WeightResolving, planned.Reason == v1alpha1.WeightWithdrawing:
 				// These say nothing of its health.
 			default:
 				b[key] = federation.Fit
