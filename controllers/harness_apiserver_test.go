@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -159,10 +160,21 @@ func (s *clusterset) start() error {
 		cancel()
 		return err
 	}
-	done := make(chan error, 1)
-	go func() { done <- mgr.Start(ctx) }()
-	s.stop = func() { cancel(); <-done }
+	s.stop = run(ctx, cancel, mgr)
 	return nil
+}
+
+// run starts a manager and returns what ends it and waits for it. Managers outlive the tests, so one that fails
+// says so on stderr.
+func run(ctx context.Context, cancel context.CancelFunc, mgr ctrl.Manager) (stop func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := mgr.Start(ctx); err != nil {
+			fmt.Fprintln(os.Stderr, "a manager ended:", err)
+		}
+	}()
+	return func() { cancel(); <-done }
 }
 
 // fakeIstiod programs every Gateway and accepts every route of a member, as istiod does in its statuses.
@@ -181,9 +193,7 @@ func fakeIstiod(cfg *rest.Config, member string) (func(), error) {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- mgr.Start(ctx) }()
-	return func() { cancel(); <-done }, nil
+	return run(ctx, cancel, mgr), nil
 }
 
 type reconcileFunc func(context.Context, ctrl.Request) error
@@ -230,9 +240,17 @@ func (f *istiod) route(ctx context.Context, r ctrl.Request) error {
 
 // kubeconfig in the form that people put into a Secret.
 func kubeconfig(cfg *rest.Config, address string) []byte {
+	return writeKubeconfig(cfg, address, &clientcmdapi.AuthInfo{ClientCertificateData: cfg.CertData, ClientKeyData: cfg.KeyData})
+}
+
+func kubeconfigWithToken(cfg *rest.Config, token string) []byte {
+	return writeKubeconfig(cfg, strings.Trim(strings.TrimPrefix(cfg.Host, "https://"), "/"), &clientcmdapi.AuthInfo{Token: token})
+}
+
+func writeKubeconfig(cfg *rest.Config, address string, user *clientcmdapi.AuthInfo) []byte {
 	data, err := clientcmd.Write(clientcmdapi.Config{
 		Clusters:       map[string]*clientcmdapi.Cluster{"c": {Server: "https://" + address, CertificateAuthorityData: cfg.CAData}},
-		AuthInfos:      map[string]*clientcmdapi.AuthInfo{"u": {ClientCertificateData: cfg.CertData, ClientKeyData: cfg.KeyData}},
+		AuthInfos:      map[string]*clientcmdapi.AuthInfo{"u": user},
 		Contexts:       map[string]*clientcmdapi.Context{"x": {Cluster: "c", AuthInfo: "u"}},
 		CurrentContext: "x"})
 	if err != nil {

@@ -456,6 +456,7 @@ contexts: [{name: x, context: {cluster: c, user: u}}], users: [{name: u, user: {
 		"exec":      {map[string][]byte{"kubeconfig": []byte(withExec)}, v1alpha1.ReasonUnsafeKubeconfig},
 		"no-key":    {map[string][]byte{"other": []byte("x")}, v1alpha1.ReasonSecretNotFound},
 		"no-secret": {nil, v1alpha1.ReasonSecretNotFound},
+		"refused":   {map[string][]byte{"kubeconfig": kubeconfigWithToken(set.hubCfg, "nobody-knows-this")}, v1alpha1.ReasonUnauthorized},
 		"nowhere":   {map[string][]byte{"kubeconfig": kubeconfig(set.hubCfg, "127.0.0.1:1")}, v1alpha1.ReasonUnreachable},
 	} {
 		t.Run(name, func(t *testing.T) {
