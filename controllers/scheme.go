@@ -24,7 +24,7 @@ import (
 func NewScheme() *runtime.Scheme {
 	s := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{
-		clientgoscheme.AddToScheme, v1alpha1.AddToScheme, gatewayv1.Install, mcsv1beta1.AddToScheme,
+		clientgoscheme.AddToScheme, v1alpha1.AddToScheme, gatewayv1.Install, mcsv1beta1.Install,
 		istionetworkingv1.AddToScheme, istiosecurityv1.AddToScheme,
 	} {
 		utilruntime.Must(add(s))

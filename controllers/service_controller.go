@@ -5,9 +5,11 @@ package controllers
 import (
 	"context"
 	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -84,7 +86,7 @@ func (r *serviceReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ct
 		return ctrl.Result{}, err
 	}
 	key := federation.ServiceKey{Namespace: req.Namespace, Name: req.Name}
-	snapshot, err := r.service(ctx, key, members, nil)
+	snapshot, err := r.wholeService(ctx, key, members)
 	if err != nil {
 		return ctrl.Result{}, err
 	}
@@ -93,9 +95,6 @@ func (r *serviceReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ct
 	r.metrics.planned(nounService, started)
 	conditions := federation.ExportConditions(snapshot, plan)
 	outcomes := fanOut(members, federation.ServiceOwner(key), func(m member) (fleet.Desired, bool) {
-		if m.leaving {
-			return fleet.Desired{}, true
-		}
 		return fleet.Desired{Objects: clientObjects(plan.Objects[m.Name]), Statuses: exportStatus(ctx, m, key, conditions[m.Name])}, true
 	})
 	return ctrl.Result{}, r.report(ctx, key, plan, outcomes)
@@ -165,11 +164,11 @@ func (r *serviceReconciler) writeHubImport(ctx context.Context, desired, current
 	if !exists {
 		created := desired.DeepCopy()
 		err := r.Create(ctx, created, client.FieldOwner(v1alpha1.FieldOwner))
-		if client.IgnoreNotFound(err) != nil {
-			return nil, client.IgnoreAlreadyExists(err)
-		}
-		if err != nil {
+		switch {
+		case apierrors.IsNotFound(err):
 			return nil, nil
+		case err != nil:
+			return nil, client.IgnoreAlreadyExists(err)
 		}
 		return created, nil
 	}
@@ -185,18 +184,18 @@ func importReady(generation int64, plan federation.ServicePlan, outcomes map[str
 	ready := metav1.Condition{Type: string(mcsv1beta1.ServiceImportConditionReady), Status: metav1.ConditionTrue,
 		Reason: string(mcsv1beta1.ServiceImportReasonReady), Message: "imported in every member that has the namespace",
 		ObservedGeneration: generation}
-	message := ""
+	var messages []string
 	for _, cluster := range plan.Import.Clusters {
 		if waiting := plan.Waiting[cluster]; waiting != "" {
-			message += waiting + "; "
+			messages = append(messages, waiting)
 		}
 	}
 	if err := failures(outcomes); err != nil {
-		message += err.Error()
+		messages = append(messages, err.Error())
 	}
-	if message != "" {
+	if len(messages) > 0 {
 		ready.Status, ready.Reason = metav1.ConditionFalse, string(mcsv1beta1.ServiceImportReasonPending)
-		ready.Message = message
+		ready.Message = strings.Join(messages, "; ")
 	}
 	return ready
 }

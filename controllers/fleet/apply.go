@@ -72,8 +72,8 @@ func (w *writer) realize(ctx context.Context, d desired) (wrote bool, err error)
 // applyStatus says what is ours to say in an object's status, where it does not say so already. Nothing is taken
 // over by force: another controller's word on the same field stays, and is an error here.
 func (w *writer) applyStatus(ctx context.Context, conn *connection, r rendered) (bool, error) {
-	entry, err := w.member.cacheOf(r.gvk)
-	if err != nil {
+	entry := w.member.serving(r.gvk)
+	if entry == nil {
 		return false, nil // without the kind there is no object to speak of
 	}
 	item, found, err := entry.store.GetByKey(storeKey(r.key))
@@ -233,8 +233,8 @@ func (w *writer) namespaceOf(r rendered) error {
 	if r.key.Namespace == "" {
 		return nil
 	}
-	entry, err := w.member.cacheOf(namespaceKind)
-	if err != nil {
+	entry := w.member.serving(namespaceKind)
+	if entry == nil {
 		return nil // the API server will say
 	}
 	item, found, err := entry.store.GetByKey(r.key.Namespace)
@@ -258,7 +258,7 @@ func (w *writer) prune(ctx context.Context, conn *connection, d desired) (wrote 
 	}
 	var first error
 	for _, gvk := range d.prune {
-		owned, err := w.owned(ctx, conn, gvk, d.owner)
+		owned, err := w.owned(gvk, d.owner)
 		first = moreUrgent(first, err)
 		for _, obj := range owned {
 			if keep[keyOf(gvk, obj)] {
@@ -282,7 +282,7 @@ func moreUrgent(a, b error) error {
 }
 
 // owned lists what an owner has of one kind, sorted by name.
-func (w *writer) owned(ctx context.Context, conn *connection, gvk schema.GroupVersionKind, owner federation.Owner) ([]client.Object, error) {
+func (w *writer) owned(gvk schema.GroupVersionKind, owner federation.Owner) ([]client.Object, error) {
 	entry, err := w.member.cacheOf(gvk)
 	if meta.IsNoMatchError(err) {
 		return nil, nil

@@ -31,7 +31,7 @@ import (
 var (
 	serviceEntryKind    = networking.SchemeGroupVersion.WithKind("ServiceEntry")
 	destinationRuleKind = networking.SchemeGroupVersion.WithKind("DestinationRule")
-	routeKind           = gatewayv1.SchemeGroupVersion.WithKind("HTTPRoute")
+	routeKind           = schema.GroupVersion(gatewayv1.GroupVersion).WithKind("HTTPRoute")
 	allPruned           = []schema.GroupVersionKind{routeKind, serviceEntryKind, destinationRuleKind}
 )
 

@@ -201,7 +201,7 @@ func (c *connection) getJSON(ctx context.Context, with *http.Client, path string
 	if err != nil {
 		return 0, err
 	}
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxDocument))
 	if err != nil {
 		return 0, err

@@ -129,7 +129,7 @@ func TestNothingIsDeletedBeforeAllIsRead(t *testing.T) {
 	require.Equal(t, Connected, m.State().Phase)
 	require.False(t, m.State().Synced)
 	m.Submit(Desired{Owner: s.owner, Objects: []client.Object{s.entry("new", "new.gke")}, Prune: allPruned[1:]})
-	eventually(t, func() bool { return s.get(s.entry("new", "")) == nil && m.Outcome(s.owner) != ErrPending }, func() any { return m.Outcome(s.owner) })
+	eventually(t, func() bool { return s.get(s.entry("new", "")) == nil && tried(m.Outcome(s.owner)) }, func() any { return m.Outcome(s.owner) })
 	require.ErrorIs(t, m.Outcome(s.owner), ErrPending)
 	require.ErrorContains(t, m.Outcome(s.owner), "before anything is deleted")
 	require.NoError(t, s.get(old))

@@ -138,7 +138,7 @@ func TestAWishThatCannotBeSentSaysSo(t *testing.T) {
 			d.Objects = append(d.Objects, service.DeepCopy())
 		}
 		m.Submit(d)
-		eventually(t, func() bool { err := m.Outcome(owner); return err != nil && err != ErrPending }, func() any { return m.Outcome(owner) })
+		eventually(t, func() bool { err := m.Outcome(owner); return err != nil && tried(err) }, func() any { return m.Outcome(owner) })
 		require.ErrorContains(t, m.Outcome(owner), tc.says)
 	}
 }

@@ -181,6 +181,9 @@ func eventually(t *testing.T, condition func() bool, last func() any) {
 	}
 }
 
+// tried tells that a wish has been looked at: what it waits for is said around ErrPending then.
+func tried(outcome error) bool { return outcome == nil || outcome.Error() != ErrPending.Error() }
+
 // written waits until the newest wish of an owner is in the member.
 func written(t *testing.T, m Member, owner federation.Owner) {
 	t.Helper()
@@ -240,7 +243,7 @@ func (l *link) forward(near net.Conn) {
 }
 
 func (l *link) pump(to, from net.Conn) {
-	defer to.Close()
+	defer func() { _ = to.Close() }()
 	buffer := make([]byte, 32<<10)
 	for {
 		n, err := from.Read(buffer)

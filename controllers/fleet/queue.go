@@ -122,7 +122,7 @@ func (w *wishes) settle(tried *wish, wrote bool, err error) {
 
 func sameOutcome(a, b error) bool {
 	if a == nil || b == nil {
-		return a == b
+		return a == nil && b == nil
 	}
 	return a.Error() == b.Error()
 }

@@ -45,6 +45,15 @@ func (r reader) of(obj runtime.Object, suffix string) (*kindCache, error) {
 	return r.member.cacheOf(gvk)
 }
 
+// serving is the informer that serves a kind, or nil.
+func (m *member) serving(gvk schema.GroupVersionKind) *kindCache {
+	entry, err := m.cacheOf(gvk)
+	if err != nil {
+		return nil
+	}
+	return entry
+}
+
 // cacheOf finds the informer that serves a kind. A kind that the member lacks is a meta.NoKindMatchError, one not
 // read yet an ErrNotSynced, one that nobody asked to cache a cache.ErrResourceNotCached.
 func (m *member) cacheOf(gvk schema.GroupVersionKind) (*kindCache, error) {

@@ -48,7 +48,9 @@ func Main(m *testing.M) {
 	signal.Notify(interrupted, syscall.SIGINT, syscall.SIGTERM)
 	go func() {
 		<-interrupted
-		stop()
+		if err := stop(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+		}
 		os.Exit(130)
 	}()
 	code := m.Run()
