@@ -15,26 +15,56 @@ import (
 	"isthmus.dev/isthmus/federation"
 )
 
-// before is the verdict that was last acted on, by import and cluster, as the RoutePlans remember it. Where a cluster
-// was unfit in one member's plan it was unfit in all: another plan that held its split says the same of it.
+// before is the verdict that was last acted on, by import and cluster, as the plans of all members remember it. Where
+// they disagree it is unfit: the result must not depend on the order in which they are read.
 type before map[[2]string]federation.Verdict
 
 func (b before) remember(rules []v1alpha1.PlannedRule) {
 	for _, rule := range rules {
 		for _, planned := range rule.Backends {
 			key := [2]string{planned.Import, planned.Cluster}
-			switch verdict := federation.Verdict(planned.Verdict); {
-			case verdict == federation.Fit, verdict == federation.Unfit:
+			if verdict := federation.ActedOn(planned); verdict == federation.Unfit || b[key] == "" {
 				b[key] = verdict
-			case planned.Reason == v1alpha1.WeightUnfit:
-				b[key] = federation.Unfit
-			case planned.Reason == v1alpha1.WeightResolving, planned.Reason == v1alpha1.WeightWithdrawing:
-				// These say nothing of its health.
-			default:
-				b[key] = federation.Fit
 			}
 		}
 	}
+}
+
+// wholeService gathers one namespaced service with all that decides what the members hold for it.
+func (g gatherer) wholeService(ctx context.Context, key federation.ServiceKey, members []member) (federation.ServiceSnapshot, error) {
+	last, err := g.lastVerdicts(ctx, key, members)
+	if err != nil {
+		return federation.ServiceSnapshot{}, err
+	}
+	s, err := g.service(ctx, key, members, last)
+	if err != nil {
+		return s, err
+	}
+	for i, m := range members {
+		if s.Members[i].Names, err = namesIn(ctx, m, key, s.Members[i].Namespaces); err != nil {
+			return s, err
+		}
+	}
+	return s, nil
+}
+
+// lastVerdicts on a service, as the RoutePlans remember them; they are only asked for who has not been read.
+func (g gatherer) lastVerdicts(ctx context.Context, key federation.ServiceKey, members []member) (before, error) {
+	last := before{}
+	if !slices.ContainsFunc(members, func(m member) bool { return !m.Synced }) {
+		return last, nil
+	}
+	routes := routesOfImport(ctx, g.hub, key)
+	for i := range routes {
+		plans, err := plansOf(ctx, g.hub, &routes[i])
+		if err != nil {
+			return nil, err
+		}
+		for _, plan := range plans {
+			last.remember(plan.Status.Rules)
+		}
+	}
+	return last, nil
 }
 
 // service gathers one namespaced service over the members.
@@ -59,7 +89,7 @@ func (g gatherer) service(ctx context.Context, key federation.ServiceKey, member
 }
 
 func (g gatherer) serviceMember(ctx context.Context, key federation.ServiceKey, m member, routeNamespaces []string) (federation.ServiceMember, error) {
-	sm := federation.ServiceMember{Member: m.Member}
+	sm := federation.ServiceMember{Member: m.Member, Leaving: m.leaving}
 	var export mcsv1beta1.ServiceExport
 	if m.get(ctx, key.Namespace, key.Name, &export) && export.DeletionTimestamp == nil && !m.leaving {
 		sm.Exported, sm.Created = true, export.CreationTimestamp.Time
@@ -73,33 +103,28 @@ func (g gatherer) serviceMember(ctx context.Context, key federation.ServiceKey, 
 		return sm, err
 	}
 	for _, namespace := range append([]string{key.Namespace}, routeNamespaces...) {
-		if !m.hasNamespace(ctx, namespace) {
-			continue
-		}
-		sm.Namespaces = append(sm.Namespaces, namespace)
-		if err := addNames(ctx, m, namespace, key, &sm.Names); err != nil {
-			return sm, err
+		if m.hasNamespace(ctx, namespace) {
+			sm.Namespaces = append(sm.Namespaces, namespace)
 		}
 	}
 	return sm, nil
 }
 
-// addNames adds the clusters whose host for a service the member's generated routes name.
-func addNames(ctx context.Context, m member, namespace string, key federation.ServiceKey, names *[]string) error {
-	var routes gatewayv1.HTTPRouteList
-	if err := m.list(ctx, &routes, client.InNamespace(namespace),
-		client.MatchingLabels{v1alpha1.LabelManagedBy: v1alpha1.ManagedBy}); err != nil {
-		return err
-	}
-	for i := range routes.Items {
-		for _, cluster := range federation.NamedClusters(&routes.Items[i])[key] {
-			if !slices.Contains(*names, cluster) {
-				*names = append(*names, cluster)
-			}
+// namesIn are the clusters whose host for a service the member's generated routes in some namespaces name, sorted.
+func namesIn(ctx context.Context, m member, key federation.ServiceKey, namespaces []string) ([]string, error) {
+	var names []string
+	for _, namespace := range namespaces {
+		var routes gatewayv1.HTTPRouteList
+		if err := m.list(ctx, &routes, client.InNamespace(namespace), client.UnsafeDisableDeepCopy,
+			client.MatchingLabels{v1alpha1.LabelManagedBy: v1alpha1.ManagedBy}); err != nil {
+			return nil, err
+		}
+		for i := range routes.Items {
+			names = append(names, federation.NamedClusters(&routes.Items[i])[key]...)
 		}
 	}
-	slices.Sort(*names)
-	return nil
+	slices.Sort(names)
+	return slices.Compact(names), nil
 }
 
 // routeNamespaces are the other namespaces whose hub routes refer to an import and may.

@@ -405,6 +405,20 @@ func lastRule(last []v1alpha1.PlannedRule, name string) v1alpha1.PlannedRule {
 	return last[i]
 }
 
+// ActedOn is the verdict that a planned backend was made from; empty where it does not say. The weight's reason alone
+// would not do: a cluster that is held serves its share and is still unfit.
+func ActedOn(b v1alpha1.PlannedBackend) Verdict {
+	switch verdict := Verdict(b.Verdict); {
+	case verdict == Fit, verdict == Unfit:
+		return verdict
+	case b.Reason == v1alpha1.WeightUnfit, b.Reason == v1alpha1.WeightHeld:
+		return Unfit
+	case b.Reason == v1alpha1.WeightResolving, b.Reason == v1alpha1.WeightWithdrawing, b.Cluster == "":
+		return "" // these say nothing of its health
+	}
+	return Fit
+}
+
 // lastBackend is what was last decided for a cluster, with the weights of several backendRefs to one import summed up.
 func lastBackend(last v1alpha1.PlannedRule, key ServiceKey, port int32, cluster string) v1alpha1.PlannedBackend {
 	var out v1alpha1.PlannedBackend

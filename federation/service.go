@@ -50,6 +50,8 @@ type ServiceMember struct {
 	Namespaces []string
 	// Names are the clusters that some route in the member still names for this service, by NamedClusters.
 	Names []string
+	// Leaving is whether the member is being let go: it holds nothing any more but what others still need of it.
+	Leaving bool
 }
 
 // Finding judges the service in this member.
@@ -173,6 +175,10 @@ func PlanService(s ServiceSnapshot) ServicePlan {
 }
 
 func (s ServiceSnapshot) objectsFor(m ServiceMember, imp *Import) []runtime.Object {
+	if m.Leaving {
+		// The others are moved away first: taking this with the rest would cost their share in errors.
+		return s.servingObjects(m, imp)
+	}
 	var objects []runtime.Object
 	if imp != nil && slices.Contains(m.Namespaces, s.Key.Namespace) {
 		objects = append(objects, serviceImport(imp))
