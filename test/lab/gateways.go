@@ -104,7 +104,7 @@ func gatewayAddresses(gateways []gatewayv1.Gateway) (public, eastWest string) {
 			continue
 		}
 		for _, listener := range g.Spec.Listeners {
-			at := netip.AddrPortFrom(address, uint16(listener.Port)).String() //nolint:gosec // the schema keeps ports in range
+			at := netip.AddrPortFrom(address, uint16(listener.Port)).String() // the schema keeps ports in range
 			switch {
 			case listener.Port == eastWestPort:
 				eastWest = at

@@ -110,7 +110,7 @@ func checkRoutes() error {
 }
 
 // mark says that this machine's lab is the one in dir.
-func mark(dir string) error { return os.WriteFile(marker, []byte(dir+"\n"), 0o644) } //nolint:gosec // for everybody
+func mark(dir string) error { return os.WriteFile(marker, []byte(dir+"\n"), 0o644) } // for everybody
 
 // sameLab says how a running lab differs from the one that is asked for; empty when it does not.
 func sameLab(running, asked *state.Lab) string {

@@ -139,7 +139,7 @@ func parse(data []byte) ([]*unstructured.Unstructured, error) {
 			continue
 		}
 		err = o.EachListItem(func(item runtime.Object) error {
-			objects = append(objects, item.(*unstructured.Unstructured)) //nolint:forcetypeassert // what a list of unstructured holds
+			objects = append(objects, item.(*unstructured.Unstructured)) // what a list of unstructured holds
 			return nil
 		})
 		if err != nil {

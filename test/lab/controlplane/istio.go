@@ -61,7 +61,7 @@ func (c Cluster) PrepareMesh() error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(c.meshConfig(), mesh, 0o644) //nolint:gosec // nothing secret
+	return os.WriteFile(c.meshConfig(), mesh, 0o644) // nothing secret
 }
 
 func (c Cluster) meshConfig() string { return filepath.Join(c.Dir, "mesh.yaml") }

@@ -61,7 +61,7 @@ func Plan(name string, index int) (Cluster, error) {
 	if index < 1 || index > MaxClusters {
 		return Cluster{}, fmt.Errorf("cluster %s has number %d: the lab's address plan goes from 1 to %d", name, index, MaxClusters)
 	}
-	i := byte(index) //nolint:gosec // within 1..200, checked above
+	i := byte(index) // within 1..200, checked above
 	return Cluster{
 		Name:          name,
 		Index:         index,

@@ -89,7 +89,7 @@ func unzipFile(archive, name, to string) error {
 		return fmt.Errorf("%s in %s: %w", name, filepath.Base(archive), err)
 	}
 	defer func() { _ = from.Close() }()
-	f, err := os.OpenFile(to, os.O_CREATE|os.O_WRONLY|os.O_EXCL, 0o755) //nolint:gosec // a program
+	f, err := os.OpenFile(to, os.O_CREATE|os.O_WRONLY|os.O_EXCL, 0o755) // a program
 	if err != nil {
 		return err
 	}

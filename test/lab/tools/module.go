@@ -190,7 +190,7 @@ func copyFile(from, to string) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(to, data, 0o644) //nolint:gosec // public files
+	return os.WriteFile(to, data, 0o644) // public files
 }
 
 // run executes a program and returns its output; what it said on both is in the error.

@@ -127,7 +127,7 @@ func ensure(ctx context.Context, out io.Writer, set Set, b builder, dir string) 
 	if err != nil {
 		return fmt.Errorf("tool set %s: %w", set, err)
 	}
-	if err := os.Chmod(tmp, 0o755); err != nil { //nolint:gosec // programs for everybody
+	if err := os.Chmod(tmp, 0o755); err != nil { // programs for everybody
 		return err
 	}
 	return os.Rename(tmp, dir)
