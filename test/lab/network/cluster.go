@@ -138,7 +138,7 @@ func ensureBridge(name string, address netip.Prefix) (netlink.Link, error) {
 	link, err := netlink.LinkByName(name)
 	if err != nil {
 		attrs := netlink.NewLinkAttrs()
-		attrs.Name = name
+		attrs.Name, attrs.HardwareAddr = name, hardwareAddress(address)
 		if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}); err != nil {
 			return nil, fmt.Errorf("create bridge %s: %w", name, err)
 		}
@@ -162,19 +162,30 @@ func ensureUplink(c Cluster, backbone netlink.Link) error {
 		return err
 	}
 	defer func() { _ = ns.Close() }()
-	return addPair(c.Link, Uplink, ns, backbone.Attrs().Index)
+	return addPair(c.Link, ns, backbone.Attrs().Index, c.Node)
 }
 
-// addPair makes a veth pair: name here, attached to the bridge, and peer in namespace ns.
-func addPair(name, peer string, ns netns.NsHandle, bridge int) error {
+// addPair makes a veth pair: name here, attached to the bridge, and the uplink in namespace ns, which is to have
+// the address.
+func addPair(name string, ns netns.NsHandle, bridge int, address netip.Prefix) error {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = name
 	attrs.MasterIndex = bridge
-	veth := &netlink.Veth{LinkAttrs: attrs, PeerName: peer, PeerNamespace: netlink.NsFd(int(ns))}
+	veth := &netlink.Veth{LinkAttrs: attrs, PeerName: Uplink, PeerNamespace: netlink.NsFd(int(ns)),
+		PeerHardwareAddr: hardwareAddress(address)}
 	if err := netlink.LinkAdd(veth); err != nil {
 		return fmt.Errorf("create link %s: %w", name, err)
 	}
 	return netlink.LinkSetUp(veth)
+}
+
+// hardwareAddress derives a link's from its IPv4 address. With random ones, neighbours would send to the former
+// holder of an address for up to a minute, and a bridge, which takes the lowest of its ports', would change its own
+// whenever that port goes.
+func hardwareAddress(address netip.Prefix) net.HardwareAddr {
+	const locallyAdministered = 0x02
+	four := address.Addr().As4()
+	return append(net.HardwareAddr{locallyAdministered, 0}, four[:]...)
 }
 
 func hostRoute(c Cluster, backbone netlink.Link) error {

@@ -39,7 +39,7 @@ func AddPod(p Pod) error {
 	defer func() { _ = ns.Close() }()
 	name := podLink(p.NetNS)
 	if _, err := netlink.LinkByName(name); err != nil {
-		if err := addPair(name, Uplink, ns, bridge.Attrs().Index); err != nil {
+		if err := addPair(name, ns, bridge.Attrs().Index, p.Address); err != nil {
 			return err
 		}
 	}
