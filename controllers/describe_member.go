@@ -182,23 +182,32 @@ func connectionConditions(m member, problem *metav1.Condition) (metav1.Condition
 	return connected, synced
 }
 
-// namedElsewhere tells whether routes of other members still send to a cluster.
-func (r *memberReconciler) namedElsewhere(ctx context.Context, cluster string) bool {
+// namedBy lists the other members whose routes still send to a cluster, or may: what cannot be read is not known to
+// have moved away.
+func (r *memberReconciler) namedBy(ctx context.Context, cluster string) []string {
 	members, err := r.members(ctx)
 	if err != nil {
-		return true
+		return []string{"every member"}
 	}
+	var names []string
 	for _, m := range members {
-		var routes gatewayv1.HTTPRouteList
-		if m.Name == cluster || m.list(ctx, &routes, client.MatchingLabels{v1alpha1.LabelManagedBy: v1alpha1.ManagedBy}) != nil {
+		if m.Name == cluster || m.neverConnected() {
 			continue
 		}
-		for i := range routes.Items {
-			for _, clusters := range federation.NamedClusters(&routes.Items[i]) {
-				if slices.Contains(clusters, cluster) {
-					return true
-				}
-			}
+		var routes gatewayv1.HTTPRouteList
+		err := m.list(ctx, &routes, client.UnsafeDisableDeepCopy, client.MatchingLabels{v1alpha1.LabelManagedBy: v1alpha1.ManagedBy})
+		if err != nil || !m.Synced || slices.ContainsFunc(routes.Items, func(route gatewayv1.HTTPRoute) bool { return routeNames(&route, cluster) }) {
+			names = append(names, m.Name)
+		}
+	}
+	return names
+}
+
+// routeNames tells whether a generated route sends anything to another cluster.
+func routeNames(route *gatewayv1.HTTPRoute, cluster string) bool {
+	for _, clusters := range federation.NamedClusters(route) {
+		if slices.Contains(clusters, cluster) {
+			return true
 		}
 	}
 	return false

@@ -6,11 +6,13 @@ import (
 	"context"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
@@ -28,22 +30,30 @@ type gatewayReconciler struct {
 
 func (r *gatewayReconciler) setup(mgr ctrl.Manager) error {
 	return ctrl.NewControllerManagedBy(mgr).Named("gateway").For(&gatewayv1.Gateway{}).
-		Watches(&gatewayv1.GatewayClass{}, handler.EnqueueRequestsFromMapFunc(r.ofClass)).
+		Watches(&gatewayv1.GatewayClass{}, handler.EnqueueRequestsFromMapFunc(r.ofClass), builder.WithPredicates(specChanged)).
+		Watches(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(r.ofNamespace), builder.WithPredicates(predicate.LabelChangedPredicate{})).
 		Watches(&gatewayv1.HTTPRoute{}, handler.EnqueueRequestsFromMapFunc(ofRoute), builder.WithPredicates(specChanged)).
 		WatchesRawSource(&r.triggers.gateways).
 		Complete(r)
 }
 
 func (r *gatewayReconciler) ofClass(ctx context.Context, o client.Object) []reconcile.Request {
-	var list gatewayv1.GatewayList
-	if err := r.List(ctx, &list); err != nil {
+	var out []reconcile.Request
+	for _, key := range gatewaysOfClass(ctx, r.Client, o.GetName()) {
+		out = append(out, reconcile.Request{NamespacedName: key})
+	}
+	return out
+}
+
+// ofNamespace wakes the Gateways to which a namespace's routes attach, or not, by the labels of the namespace.
+func (r *gatewayReconciler) ofNamespace(ctx context.Context, o client.Object) []reconcile.Request {
+	var list gatewayv1.HTTPRouteList
+	if err := r.List(ctx, &list, client.InNamespace(o.GetName())); err != nil {
 		return nil
 	}
 	var out []reconcile.Request
 	for i := range list.Items {
-		if string(list.Items[i].Spec.GatewayClassName) == o.GetName() {
-			out = append(out, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&list.Items[i])})
-		}
+		out = append(out, ofRoute(ctx, &list.Items[i])...)
 	}
 	return out
 }
@@ -68,10 +78,6 @@ func (r *gatewayReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ct
 	gateway, err := r.gateway(ctx, req.NamespacedName)
 	if err != nil {
 		return ctrl.Result{}, err
-	}
-	// Who may come in at the east-west gateways follows from which Gateways there are.
-	for _, m := range members {
-		r.triggers.members.wake("", m.Name)
 	}
 	owner := federation.GatewayOwner(req.Namespace, req.Name)
 	if gateway == nil {

@@ -12,6 +12,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
@@ -73,6 +75,11 @@ func (g gatherer) member(mc *v1alpha1.MemberCluster) member {
 	return m
 }
 
+// neverConnected tells whether the member's API server never answered, so that nothing can have been written there.
+func (m member) neverConnected() bool {
+	return m.object.Status.KubernetesVersion == "" && (m.handle == nil || m.handle.State().Version == "")
+}
+
 // get reads an object of a member; false where it is absent or the member has not been read.
 func (m member) get(ctx context.Context, namespace, name string, into client.Object) bool {
 	return m.handle != nil && m.handle.Reader().Get(ctx, types.NamespacedName{Namespace: namespace, Name: name}, into) == nil
@@ -88,6 +95,29 @@ func (m member) list(ctx context.Context, into client.ObjectList, opts ...client
 		return nil
 	}
 	return err
+}
+
+// held is what Isthmus wrote in a member, as far as it has been read. It belongs to the cache: it must not be changed.
+func (m member) held(ctx context.Context, s *runtime.Scheme) []client.Object {
+	var out []client.Object
+	seen := map[schema.GroupVersionKind]bool{}
+	for _, noun := range []string{nounMember, nounGateway, nounRoute, nounService} {
+		for _, gvk := range kindsOf(noun) {
+			list := listOf(s, gvk)
+			if seen[gvk] || m.list(ctx, list, client.UnsafeDisableDeepCopy,
+				client.MatchingLabels{v1alpha1.LabelManagedBy: v1alpha1.ManagedBy}) != nil {
+				continue
+			}
+			seen[gvk] = true
+			_ = meta.EachListItem(list, func(o runtime.Object) error {
+				if typed, ok := o.(client.Object); ok {
+					out = append(out, typed)
+				}
+				return nil
+			})
+		}
+	}
+	return out
 }
 
 func (m member) hasNamespace(ctx context.Context, name string) bool {
@@ -119,16 +149,19 @@ const (
 // indexHub adds the indexes by which routes are found.
 func indexHub(ctx context.Context, indexer client.FieldIndexer) error {
 	return errors.Join(
-		indexer.IndexField(ctx, &gatewayv1.HTTPRoute{}, indexImport, func(o client.Object) []string {
-			var keys []string
-			for _, key := range federation.ImportsOf(o.(*gatewayv1.HTTPRoute)) {
-				keys = append(keys, key.String())
-			}
-			return keys
-		}),
+		indexer.IndexField(ctx, &gatewayv1.HTTPRoute{}, indexImport, importsOf),
 		indexer.IndexField(ctx, &gatewayv1.HTTPRoute{}, indexGateway, func(o client.Object) []string {
 			return gatewaysOf(o.(*gatewayv1.HTTPRoute))
 		}))
+}
+
+// importsOf lists the imports that a route refers to, as namespace/name.
+func importsOf(o client.Object) []string {
+	var keys []string
+	for _, key := range federation.ImportsOf(o.(*gatewayv1.HTTPRoute)) {
+		keys = append(keys, key.String())
+	}
+	return keys
 }
 
 // gatewaysOf lists the Gateways that a route's parentRefs name, as namespace/name.
@@ -168,6 +201,21 @@ func routesOfGateway(ctx context.Context, hub client.Reader, key types.Namespace
 		return nil
 	}
 	return routes.Items
+}
+
+// gatewaysOfClass finds the hub Gateways that name a class.
+func gatewaysOfClass(ctx context.Context, hub client.Reader, class string) []types.NamespacedName {
+	var list gatewayv1.GatewayList
+	if err := hub.List(ctx, &list); err != nil {
+		return nil
+	}
+	var keys []types.NamespacedName
+	for i := range list.Items {
+		if string(list.Items[i].Spec.GatewayClassName) == class {
+			keys = append(keys, client.ObjectKeyFromObject(&list.Items[i]))
+		}
+	}
+	return keys
 }
 
 func memberNames(ctx context.Context, hub client.Reader) []string {

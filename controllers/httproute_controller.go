@@ -6,10 +6,12 @@ import (
 	"context"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
@@ -31,6 +33,8 @@ func (r *routeReconciler) setup(mgr ctrl.Manager) error {
 	return ctrl.NewControllerManagedBy(mgr).Named("httproute").WithOptions(concurrently).
 		For(&gatewayv1.HTTPRoute{}, builder.WithPredicates(specChanged)).
 		Watches(&gatewayv1.Gateway{}, handler.EnqueueRequestsFromMapFunc(r.ofGateway), builder.WithPredicates(specChanged)).
+		Watches(&gatewayv1.GatewayClass{}, handler.EnqueueRequestsFromMapFunc(r.ofClass), builder.WithPredicates(specChanged)).
+		Watches(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(r.ofNamespace), builder.WithPredicates(predicate.LabelChangedPredicate{})).
 		Watches(&v1alpha1.TrafficDistributionPolicy{}, handler.EnqueueRequestsFromMapFunc(r.ofPolicy), builder.WithPredicates(specChanged)).
 		Watches(&gatewayv1.ReferenceGrant{}, handler.EnqueueRequestsFromMapFunc(r.ofGrant)).
 		WatchesRawSource(&r.triggers.routes).
@@ -39,6 +43,28 @@ func (r *routeReconciler) setup(mgr ctrl.Manager) error {
 
 func (r *routeReconciler) ofGateway(ctx context.Context, o client.Object) []reconcile.Request {
 	return requestsFor(routesOfGateway(ctx, r.Client, client.ObjectKeyFromObject(o)))
+}
+
+// ofClass wakes the routes of a class's Gateways: by its class a Gateway is ours or not.
+func (r *routeReconciler) ofClass(ctx context.Context, o client.Object) []reconcile.Request {
+	var out []reconcile.Request
+	for _, key := range gatewaysOfClass(ctx, r.Client, o.GetName()) {
+		out = append(out, requestsFor(routesOfGateway(ctx, r.Client, key))...)
+	}
+	return out
+}
+
+// ofNamespace wakes the routes of a namespace, whose labels decide which listeners admit them.
+func (r *routeReconciler) ofNamespace(ctx context.Context, o client.Object) []reconcile.Request {
+	return r.inNamespace(ctx, o.GetName())
+}
+
+func (r *routeReconciler) inNamespace(ctx context.Context, namespace string) []reconcile.Request {
+	var list gatewayv1.HTTPRouteList
+	if err := r.List(ctx, &list, client.InNamespace(namespace)); err != nil {
+		return nil
+	}
+	return requestsFor(list.Items)
 }
 
 // ofPolicy wakes what a policy's targets lead to.
@@ -62,10 +88,7 @@ func (r *routeReconciler) ofGrant(ctx context.Context, o client.Object) []reconc
 	grant := o.(*gatewayv1.ReferenceGrant)
 	var out []reconcile.Request
 	for _, from := range grant.Spec.From {
-		var list gatewayv1.HTTPRouteList
-		if err := r.List(ctx, &list, client.InNamespace(string(from.Namespace))); err == nil {
-			out = append(out, requestsFor(list.Items)...)
-		}
+		out = append(out, r.inNamespace(ctx, string(from.Namespace))...)
 	}
 	return out
 }

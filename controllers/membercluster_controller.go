@@ -7,16 +7,21 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/util/workqueue"
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/apiutil"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
+	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"isthmus.dev/isthmus/api/v1alpha1"
 	"isthmus.dev/isthmus/controllers/fleet"
@@ -40,10 +45,50 @@ type memberReconciler struct {
 }
 
 func (r *memberReconciler) setup(mgr ctrl.Manager) error {
+	all := handler.EnqueueRequestsFromMapFunc(r.all)
 	return ctrl.NewControllerManagedBy(mgr).Named("membercluster").For(&v1alpha1.MemberCluster{}).
+		Watches(&v1alpha1.MemberCluster{}, r.planChanges()).
 		Watches(&corev1.Secret{}, handler.EnqueueRequestsFromMapFunc(r.ofSecret)).
+		// Who may come in at the east-west gateways follows from which Gateways there are.
+		Watches(&gatewayv1.Gateway{}, all, builder.WithPredicates(specChanged)).
+		Watches(&gatewayv1.GatewayClass{}, all, builder.WithPredicates(specChanged)).
 		WatchesRawSource(&r.triggers.members).
 		Complete(r)
+}
+
+func (r *memberReconciler) all(ctx context.Context, _ client.Object) []reconcile.Request {
+	var out []reconcile.Request
+	for _, name := range memberNames(ctx, r.Client) {
+		out = append(out, reconcile.Request{NamespacedName: client.ObjectKey{Name: name}})
+	}
+	return out
+}
+
+// planChanges wakes every key once the cache shows a MemberCluster on which plans depend. After our own write of its
+// status would be too early: a key that is woken before the cache has caught up plans with what was, and rests.
+func (r *memberReconciler) planChanges() handler.Funcs {
+	return handler.Funcs{
+		CreateFunc: func(_ context.Context, e event.CreateEvent, _ workqueue.TypedRateLimitingInterface[reconcile.Request]) {
+			if !e.IsInInitialList {
+				r.watcher.wakeAll()
+			}
+		},
+		UpdateFunc: func(_ context.Context, e event.UpdateEvent, _ workqueue.TypedRateLimitingInterface[reconcile.Request]) {
+			if plansDiffer(e.ObjectOld.(*v1alpha1.MemberCluster), e.ObjectNew.(*v1alpha1.MemberCluster)) {
+				r.watcher.wakeAll()
+			}
+		},
+		DeleteFunc: func(context.Context, event.DeleteEvent, workqueue.TypedRateLimitingInterface[reconcile.Request]) {
+			r.watcher.wakeAll()
+		},
+	}
+}
+
+// plansDiffer tells whether what plans depend on is different now.
+func plansDiffer(was, is *v1alpha1.MemberCluster) bool {
+	return was.Generation != is.Generation || was.DeletionTimestamp.IsZero() != is.DeletionTimestamp.IsZero() ||
+		was.Status.Region != is.Status.Region || was.Status.Zone != is.Status.Zone ||
+		was.Status.EastWestAddress != is.Status.EastWestAddress
 }
 
 func (r *memberReconciler) ofSecret(ctx context.Context, o client.Object) []reconcile.Request {
@@ -65,10 +110,9 @@ func (r *memberReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctr
 	mc := &v1alpha1.MemberCluster{}
 	if err := r.Get(ctx, req.NamespacedName, mc); err != nil {
 		if apierrors.IsNotFound(err) {
-			r.fleet.Remove(req.Name)
-			r.watcher.wakeAll()
+			return ctrl.Result{}, r.forget(ctx, req.Name)
 		}
-		return ctrl.Result{}, client.IgnoreNotFound(err)
+		return ctrl.Result{}, err
 	}
 	if mc.DeletionTimestamp != nil {
 		return ctrl.Result{}, r.leave(ctx, mc)
@@ -87,19 +131,18 @@ func (r *memberReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctr
 	}
 	changed := mc.DeepCopy()
 	changed.Status = status
-	if err := patchStatus(ctx, r.Client, mc, changed); err != nil {
-		return ctrl.Result{}, err
-	}
-	if placeChanged(mc.Status, status) {
-		r.watcher.wakeAll()
-	}
-	return ctrl.Result{}, nil
+	return ctrl.Result{}, patchStatus(ctx, r.Client, mc, changed)
 }
 
-// placeChanged tells whether what plans depend on is different now.
-func placeChanged(was, is v1alpha1.MemberClusterStatus) bool {
-	return was.Region != is.Region || was.Zone != is.Zone || was.EastWestAddress != is.EastWestAddress ||
-		was.ObservedGeneration != is.ObservedGeneration
+// forget ends the connection to a member that is gone. What another member still holds in its name was written while
+// the same cluster had that name, and stands in the way of what is written for the new one.
+func (r *memberReconciler) forget(ctx context.Context, name string) error {
+	r.fleet.Remove(name)
+	members, err := r.members(ctx)
+	if err == nil {
+		fanOut(members, federation.EastWestOwner(name), func(member) (fleet.Desired, bool) { return fleet.Desired{}, true })
+	}
+	return err
 }
 
 // connect hands the kubeconfig to the fleet. What is wrong with it is a condition, not an error to be retried:
@@ -160,10 +203,10 @@ func (r *memberReconciler) leave(ctx context.Context, mc *v1alpha1.MemberCluster
 		r.connect(ctx, mc)
 		m = r.gatherer.member(mc)
 	}
-	r.watcher.wakeObjects(ctx)
-	if waiting := r.stillHeld(ctx, m); waiting != "" {
+	named := r.namedBy(ctx, mc.Name)
+	if waiting := r.stillHeld(ctx, m, named); waiting != "" {
 		fanOut([]member{m}, federation.EastWestOwner(mc.Name), func(member) (fleet.Desired, bool) {
-			return fleet.Desired{}, !r.namedElsewhere(ctx, mc.Name)
+			return fleet.Desired{}, len(named) == 0
 		})
 		changed := mc.DeepCopy()
 		changed.Status.Conditions = mergeConditions(mc.Status.Conditions, metav1.Condition{Type: v1alpha1.MemberSynced,
@@ -175,31 +218,27 @@ func (r *memberReconciler) leave(ctx context.Context, mc *v1alpha1.MemberCluster
 	return client.IgnoreNotFound(r.Update(ctx, mc))
 }
 
-// stillHeld says what keeps a member from being let go; empty when nothing does.
-func (r *memberReconciler) stillHeld(ctx context.Context, m member) string {
-	if m.handle == nil {
-		return ""
-	}
-	if !m.Reachable || !m.Synced {
+// stillHeld says what keeps a member from being let go; empty when nothing does. named are the members whose routes
+// still send to it.
+func (r *memberReconciler) stillHeld(ctx context.Context, m member, named []string) string {
+	switch {
+	case m.neverConnected():
+		return "" // nothing was ever written there
+	case !m.Reachable || !m.Synced:
 		return "the cluster cannot be reached, so what was written there cannot be withdrawn: bring it back, or remove the finalizer " +
 			v1alpha1.FinalizerMember + " to forget it"
-	}
-	if r.namedElsewhere(ctx, m.Name) {
-		return "other members' routes still name this cluster; they are being moved away first"
+	case len(named) > 0:
+		return fmt.Sprintf("the routes of %s still name this cluster, or cannot be read: they are moved away first", strings.Join(named, ", "))
 	}
 	var kinds []string
-	for _, noun := range []string{nounMember, nounGateway, nounRoute, nounService} {
-		for _, gvk := range kindsOf(noun) {
-			list := listOf(r.Scheme(), gvk)
-			if m.list(ctx, list, client.MatchingLabels{v1alpha1.LabelManagedBy: v1alpha1.ManagedBy}) == nil &&
-				meta.LenList(list) > 0 && !slices.Contains(kinds, gvk.Kind) {
-				kinds = append(kinds, gvk.Kind)
-			}
+	for _, o := range m.held(ctx, r.Scheme()) {
+		if gvk, err := apiutil.GVKForObject(o, r.Scheme()); err == nil {
+			kinds = append(kinds, gvk.Kind)
 		}
 	}
-	if len(kinds) > 0 {
-		slices.Sort(kinds)
-		return fmt.Sprintf("withdrawing what was written there: %v", kinds)
+	if len(kinds) == 0 {
+		return ""
 	}
-	return ""
+	slices.Sort(kinds)
+	return "withdrawing what was written there: " + strings.Join(slices.Compact(kinds), ", ")
 }

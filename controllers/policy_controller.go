@@ -33,6 +33,7 @@ func (r *policyReconciler) setup(mgr ctrl.Manager) error {
 		Watches(&gatewayv1.Gateway{}, namespace).
 		Watches(&gatewayv1.HTTPRoute{}, namespace).
 		Watches(&mcsv1beta1.ServiceImport{}, namespace).
+		Watches(&gatewayv1.GatewayClass{}, handler.EnqueueRequestsFromMapFunc(r.all)).
 		Watches(&v1alpha1.MemberCluster{}, handler.EnqueueRequestsFromMapFunc(r.all)).
 		Complete(r)
 }

@@ -54,7 +54,7 @@ func Setup(ctx context.Context, mgr ctrl.Manager, opts Options) error {
 		return fmt.Errorf("index the hub's routes: %w", err)
 	}
 	wake := &triggers{}
-	watch := &watcher{triggers: wake}
+	watch := &watcher{triggers: wake, scheme: mgr.GetScheme()}
 	opts.Fleet.Scheme, opts.Fleet.Kinds, opts.Fleet.Handlers = mgr.GetScheme(), MemberKinds(), watch.Handlers()
 	opts.Fleet.Registerer = opts.Registerer
 	members := fleet.New(opts.Fleet)

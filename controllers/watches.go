@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/util/workqueue"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -83,6 +84,7 @@ func (t *triggers) wakeReport(o federation.Owner) {
 // watcher turns what happens in members into the keys that it concerns.
 type watcher struct {
 	gather gatherer
+	scheme *runtime.Scheme
 	*triggers
 }
 
@@ -90,8 +92,31 @@ type watcher struct {
 func (w *watcher) Handlers() fleet.Handlers {
 	return fleet.Handlers{
 		Object:  w.objectChanged,
-		State:   func(member string) { w.wakeAll(); w.members.wake("", member) },
+		State:   w.stateChanged,
 		Outcome: func(_ string, owner federation.Owner) { w.wakeReport(owner) },
+	}
+}
+
+// stateChanged wakes whatever may have waited for a member, or may now know more of it.
+func (w *watcher) stateChanged(name string) {
+	w.wakeAll()
+	w.members.wake("", name)
+	w.wakeOwners(context.Background(), name)
+}
+
+// wakeOwners wakes every key for which a member holds something. The hub object of one may have gone while the member
+// could not be read, and then nothing else would ever withdraw what was written for it.
+func (w *watcher) wakeOwners(ctx context.Context, name string) {
+	handle, ok := w.gather.fleet.Member(name)
+	if !ok || !handle.State().Synced {
+		return
+	}
+	seen := map[federation.Owner]bool{}
+	for _, o := range (member{handle: handle}).held(ctx, w.scheme) {
+		if owner, ok := federation.ParseOwner(o); ok && !seen[owner] {
+			seen[owner] = true
+			w.wakeOwner(owner)
+		}
 	}
 }
 
@@ -103,10 +128,14 @@ func (w *watcher) Handlers() fleet.Handlers {
 //	HTTPRoute                   -> also the services that it named and names no more
 //	ServiceEntry                -> also the routes that may name it now
 //	Namespace, Node             -> whatever waits for the namespace; the member's own status
+//	anything of ours that went  -> also the member, which may be leaving and wait for the last of it
 func (w *watcher) objectChanged(member string, old, current client.Object) {
 	o := current
 	if o == nil {
 		o = old
+		if federation.IsOurs(old) {
+			w.members.wake("", member)
+		}
 	}
 	switch typed := o.(type) {
 	case *corev1.Service:
@@ -119,7 +148,9 @@ func (w *watcher) objectChanged(member string, old, current client.Object) {
 			w.serviceChanged(federation.ServiceKey{Namespace: typed.Namespace, Name: typed.Labels[discoveryv1.LabelServiceName]})
 		}
 	case *corev1.Node:
-		w.members.wake("", member)
+		if !samePlace(old, current) {
+			w.members.wake("", member)
+		}
 	case *metav1.PartialObjectMetadata:
 		if old == nil || current == nil {
 			w.namespaceChanged(typed.Name)
@@ -155,8 +186,17 @@ func (w *watcher) wakeRoutesOf(key federation.ServiceKey) {
 	}
 }
 
+// samePlace tells whether a Node says nothing new: its heartbeats would wake the member again and again.
+func samePlace(old, current client.Object) bool {
+	was, _ := old.(*corev1.Node)
+	is, _ := current.(*corev1.Node)
+	return was != nil && is != nil && was.Spec.ProviderID == is.Spec.ProviderID &&
+		was.Labels[corev1.LabelTopologyRegion] == is.Labels[corev1.LabelTopologyRegion] &&
+		was.Labels[corev1.LabelTopologyZone] == is.Labels[corev1.LabelTopologyZone]
+}
+
 // routeChanged wakes the owner, and the services whose hosts the route no longer names: what made those hosts
-// known has been waiting for it.
+// known has been waiting for it, and so may have the clusters themselves, to be let go.
 func (w *watcher) routeChanged(old, current client.Object) {
 	o := current
 	if o == nil {
@@ -171,6 +211,11 @@ func (w *watcher) routeChanged(old, current client.Object) {
 	for key, clusters := range before {
 		if !slices.Equal(clusters, after[key]) {
 			w.services.wake(key.Namespace, key.Name)
+			for _, cluster := range clusters {
+				if cluster != "" {
+					w.members.wake("", cluster)
+				}
+			}
 		}
 	}
 }
@@ -212,6 +257,10 @@ func (w *watcher) wakeObjects(ctx context.Context, opts ...client.ListOption) {
 	if w.gather.hub.List(ctx, &routes, opts...) == nil {
 		for i := range routes.Items {
 			w.routes.wake(routes.Items[i].Namespace, routes.Items[i].Name)
+			// Also those of other namespaces: their hosts are made known next to the route.
+			for _, key := range federation.ImportsOf(&routes.Items[i]) {
+				w.services.wake(key.Namespace, key.Name)
+			}
 		}
 	}
 	var imports mcsv1beta1.ServiceImportList
