@@ -13,7 +13,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"log"
 	"net"
@@ -23,6 +22,8 @@ import (
 	"strconv"
 	"syscall"
 	"time"
+
+	"isthmus.dev/isthmus/test/lab/images/serving"
 )
 
 const (
@@ -99,21 +100,5 @@ func asked(r *http.Request) (delay time.Duration, status int, err error) {
 
 // serve answers until ctx ends and then finishes the requests in flight.
 func serve(ctx context.Context, listener net.Listener, h http.Handler) error {
-	server := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second}
-	failed := make(chan error, 1)
-	go func() { failed <- server.Serve(listener) }()
-	select {
-	case err := <-failed:
-		return err
-	case <-ctx.Done():
-	}
-	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
-	defer cancel()
-	if err := server.Shutdown(drain); err != nil {
-		return err
-	}
-	if err := <-failed; !errors.Is(err, http.ErrServerClosed) {
-		return err
-	}
-	return nil
+	return serving.Server{Handler: h, DrainTimeout: drainTimeout}.Serve(ctx, listener)
 }

@@ -13,7 +13,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"log"
 	"net"
@@ -23,6 +22,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"isthmus.dev/isthmus/test/lab/images/serving"
 )
 
 // drainTimeout bounds the wait for requests in flight, within the usual grace period of 30 s.
@@ -89,27 +90,6 @@ func (a *app) health(w http.ResponseWriter, _ *http.Request) {
 // serve answers until ctx ends. Then readiness fails first, so that nobody sends more; after
 // lameDuck no connection is taken, and requests in flight are finished.
 func serve(ctx context.Context, listener net.Listener, a *app, lameDuck time.Duration) error {
-	server := &http.Server{Handler: a.handler(), ReadHeaderTimeout: 10 * time.Second}
-	failed := make(chan error, 1)
-	go func() { failed <- server.Serve(listener) }()
-	select {
-	case err := <-failed:
-		return err
-	case <-ctx.Done():
-	}
-	a.ending.Store(true)
-	select {
-	case err := <-failed:
-		return err
-	case <-time.After(lameDuck):
-	}
-	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
-	defer cancel()
-	if err := server.Shutdown(drain); err != nil {
-		return err
-	}
-	if err := <-failed; !errors.Is(err, http.ErrServerClosed) {
-		return err
-	}
-	return nil
+	return serving.Server{Handler: a.handler(), Ending: func() { a.ending.Store(true) }, LameDuck: lameDuck,
+		DrainTimeout: drainTimeout}.Serve(ctx, listener)
 }
