@@ -98,6 +98,8 @@ func (g gatherer) serviceMember(ctx context.Context, key federation.ServiceKey, 
 	if m.get(ctx, key.Namespace, key.Name, service) {
 		sm.Service = service
 	}
+	entry := &gatewayv1.HTTPRoute{}
+	sm.Open = m.get(ctx, systemNamespace, federation.EastWestRouteName(key), entry) && federation.LetsIn(entry, key)
 	var err error
 	if sm.ReadyEndpoints, err = m.readyEndpoints(ctx, key); err != nil {
 		return sm, err

@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -257,6 +258,28 @@ func TestAForeignRouteIsNeverTouched(t *testing.T) {
 	have := a.observed("gke")
 	require.Equal(t, theirs.Spec.ParentRefs[0].Name, have.Spec.ParentRefs[0].Name)
 	require.Empty(t, have.Labels)
+}
+
+func TestNobodyIsSentToAClusterThatLetsNobodyIn(t *testing.T) {
+	set := theClusterset(t)
+	ctx, eks := t.Context(), set.members["eks"]
+	theirs := &gatewayv1.HTTPRoute{ObjectMeta: metav1.ObjectMeta{Namespace: systemNamespace, Name: "helloworld.testnobodyissenttoaclusterthatletsnobodyin"}}
+	theirs.Spec.ParentRefs = []gatewayv1.ParentReference{{Name: "theirs"}}
+	require.NoError(t, createAll(ctx, eks, theirs))
+	a := newApp(t, set, "eks", "gke")
+	a.policy(weight("eks", 50), weight("gke", 50))
+	a.expectWeights("gke", map[string]int32{"gke": 10000})
+	eventually(t, func() error {
+		var export mcsv1beta1.ServiceExport
+		err := eks.Get(ctx, client.ObjectKey{Namespace: a.namespace, Name: "helloworld"}, &export)
+		if ready := meta.FindStatusCondition(export.Status.Conditions, "Ready"); ready == nil || !strings.Contains(ready.Message, theirs.Name) {
+			return errors.Join(err, fmt.Errorf("not said where it is exported: %+v", export.Status))
+		}
+		return err
+	})
+	require.NoError(t, eks.Delete(ctx, theirs))
+	a.expectWeights("eks", split(50, 50))
+	a.expectWeights("gke", split(50, 50))
 }
 
 func TestANamespaceThatAMemberLacksIsSaidAndWaitedFor(t *testing.T) {

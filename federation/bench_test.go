@@ -42,7 +42,7 @@ func fleetSnapshots() []RouteSnapshot {
 		for i, m := range fleet {
 			sm := ServiceMember{Member: m, Namespaces: []string{"sample"}}
 			if i%(members/exporters) == r%(members/exporters) && len(hosts) < exporters {
-				sm.Exported, sm.Service, sm.ReadyEndpoints = true, serviceWith("http 80"), 2
+				sm.Exported, sm.Service, sm.ReadyEndpoints, sm.Open = true, serviceWith("http 80"), 2, true
 				policy.Spec.Defaults.Distribution.Weights = append(policy.Spec.Defaults.Distribution.Weights,
 					v1alpha1.ClusterWeight{Cluster: m.Name, Weight: []int32{80, 15, 5}[len(hosts)]})
 				hosts = append(hosts, RemoteHost(key, m.Name))

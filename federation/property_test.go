@@ -101,6 +101,7 @@ func drawService(t *rapid.T, m Member) ServiceMember {
 	out.Namespaces = []string{"sample", "elsewhere"}
 	out.Exported = rapid.IntRange(0, 3).Draw(t, "exported") > 0
 	out.ReadyEndpoints = rapid.IntRange(0, 2).Draw(t, "ready")
+	out.Open = rapid.IntRange(0, 9).Draw(t, "open") > 0
 	if rapid.IntRange(0, 9).Draw(t, "service") > 0 {
 		out.Service = serviceWith(rapid.SampledFrom([][]string{{"http 80"}, {"http 80", "admin 81"}, {"admin 81"}}).Draw(t, "ports")...)
 	}

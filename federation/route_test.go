@@ -28,7 +28,7 @@ func hubRoute(t *testing.T, rules string) *gatewayv1.HTTPRoute {
 // exporter is a member that exports sample/helloworld with the given ready endpoints.
 func exporter(name string, ready int) ServiceMember {
 	return ServiceMember{Member: Member{Name: name, Synced: true, Reachable: true, EastWest: Address{"10.0.0.1", 15443}},
-		Exported: true, Service: serviceWith("http 80"), ReadyEndpoints: ready, Namespaces: []string{"sample"}}
+		Exported: true, Service: serviceWith("http 80"), ReadyEndpoints: ready, Open: true, Namespaces: []string{"sample"}}
 }
 
 // routeSnapshot of an accepted route to sample/helloworld, in which each exporter knows the hosts of the others.

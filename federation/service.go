@@ -50,6 +50,8 @@ type ServiceMember struct {
 	Namespaces []string
 	// Names are the clusters that some route in the member still names for this service, by NamedClusters.
 	Names []string
+	// Open is whether the member's east-west gateway lets the others in to the service.
+	Open bool
 	// Leaving is whether the member is being let go: it holds nothing any more but what others still need of it.
 	Leaving bool
 }
@@ -147,6 +149,7 @@ func ServiceOwner(key ServiceKey) Owner {
 //	in a namespace with routes, for each       ServiceEntry and DestinationRule: the other cluster's
 //	  other cluster that exports it              gateway first, the rest behind it
 //
+// A cluster is made known to the others once its own gateway lets them in: else its share would find nobody there.
 // What a route still names stays until it no longer does: removing it first would cost its share in errors.
 func PlanService(s ServiceSnapshot) ServicePlan {
 	s.Members = sortedBy(s.Members, func(m ServiceMember) string { return m.Name })
@@ -166,36 +169,56 @@ func PlanService(s ServiceSnapshot) ServicePlan {
 			}
 		}
 		plan.Objects[m.Name] = objects
-		if m.Exported && m.EastWest.IsZero() {
-			plan.Waiting[m.Name] = fmt.Sprintf("the other members cannot reach %s in %s: its east-west gateway has no address yet",
-				s.Key, m.Name)
+		if why := s.unreached(m, plan.Import); why != "" {
+			plan.Waiting[m.Name] = fmt.Sprintf("the other members cannot reach %s in %s: %s", s.Key, m.Name, why)
 		}
 	}
 	return plan
 }
+
+// unreached says what keeps the others from a service that a member exports; empty when nothing does.
+func (s ServiceSnapshot) unreached(m ServiceMember, imp *Import) string {
+	switch {
+	case !m.Exported:
+		return ""
+	case m.EastWest.IsZero():
+		return "its east-west gateway has no address yet"
+	case !m.Open && len(s.servingObjects(m, imp)) > 0:
+		return fmt.Sprintf("its east-west gateway has not accepted HTTPRoute %s/%s yet", v1alpha1.SystemNamespace, EastWestRouteName(s.Key))
+	}
+	return ""
+}
+
+// lets tells whether the others may be sent to a member. What has not been read is left as it is.
+func (m ServiceMember) lets() bool { return m.Open || !m.Synced }
 
 func (s ServiceSnapshot) objectsFor(m ServiceMember, imp *Import) []runtime.Object {
 	if m.Leaving {
 		// The others are moved away first: taking this with the rest would cost their share in errors.
 		return s.servingObjects(m, imp)
 	}
-	var objects []runtime.Object
-	if imp != nil && slices.Contains(m.Namespaces, s.Key.Namespace) {
-		objects = append(objects, serviceImport(imp))
-	}
-	objects = append(objects, s.servingObjects(m, imp)...)
+	objects := s.servingObjects(m, imp)
 	for _, namespace := range m.Namespaces {
 		objects = append(objects, s.sendingObjects(m, namespace, imp)...)
+	}
+	// Last, because no request depends on it: somebody else's import of that name must not keep the rest from being written.
+	if imp != nil && slices.Contains(m.Namespaces, s.Key.Namespace) {
+		objects = append(objects, serviceImport(imp))
 	}
 	return objects
 }
 
 func serviceImport(imp *Import) *mcsv1beta1.ServiceImport {
-	return &mcsv1beta1.ServiceImport{
+	out := &mcsv1beta1.ServiceImport{
 		TypeMeta:   metav1.TypeMeta{APIVersion: mcsv1beta1.GroupVersion.String(), Kind: "ServiceImport"},
 		ObjectMeta: metav1.ObjectMeta{Namespace: imp.Key.Namespace, Name: imp.Key.Name},
 		Spec:       *imp.Spec.DeepCopy(),
 	}
+	if out.Spec.Ports == nil {
+		// The field is required, also of a headless Service that has no ports.
+		out.Spec.Ports = []mcsv1beta1.ServicePort{}
+	}
+	return out
 }
 
 // servingObjects let the other members in: a route on the east-west gateway that is 100 % local, so that no
@@ -247,8 +270,19 @@ func eastWestRule(key ServiceKey, port int32, cluster string) gatewayv1.HTTPRout
 	}
 }
 
+// EastWestRouteName is the name of the first of the routes that let the other members in to a service.
+func EastWestRouteName(key ServiceKey) string { return key.Name + "." + key.Namespace }
+
+// LetsIn tells whether a route of that name is the service's own, and accepted by the member's controller.
+func LetsIn(route *gatewayv1.HTTPRoute, key ServiceKey) bool {
+	owner, ours := ParseOwner(route)
+	return ours && owner == ServiceOwner(key) && slices.ContainsFunc(route.Status.Parents, func(p gatewayv1.RouteParentStatus) bool {
+		return conditionTrue(p.Conditions, string(gatewayv1.RouteConditionAccepted))
+	})
+}
+
 func eastWestRoute(key ServiceKey, part int, rules []gatewayv1.HTTPRouteRule) *gatewayv1.HTTPRoute {
-	name, section := key.Name+"."+key.Namespace, gatewayv1.SectionName(eastWestListener)
+	name, section := EastWestRouteName(key), gatewayv1.SectionName(eastWestListener)
 	if part > 1 {
 		name = fmt.Sprintf("%s.%d", name, part)
 	}
@@ -290,7 +324,7 @@ func (s ServiceSnapshot) sendingObjects(m ServiceMember, namespace string, imp *
 	}
 	for _, other := range s.Members {
 		named := slices.Contains(m.Names, other.Name)
-		if other.Name == m.Name || (!named && (other.EastWest.IsZero() || !slices.Contains(imp.Clusters, other.Name))) {
+		if other.Name == m.Name || (!named && (other.EastWest.IsZero() || !other.lets() || !slices.Contains(imp.Clusters, other.Name))) {
 			continue
 		}
 		backend := remoteBackend{key: s.Key, cluster: other.Member, fallbacks: s.fallbacks(other, imp),
@@ -318,7 +352,7 @@ func (s ServiceSnapshot) remotePorts(imp *Import, other ServiceMember) []mcsv1be
 func (s ServiceSnapshot) fallbacks(of ServiceMember, imp *Import) []Member {
 	var serving []Member
 	for _, m := range s.Members {
-		if m.Name != of.Name && slices.Contains(imp.Clusters, m.Name) && m.Finding().Serving(m.Before) {
+		if m.Name != of.Name && m.lets() && slices.Contains(imp.Clusters, m.Name) && m.Finding().Serving(m.Before) {
 			serving = append(serving, m.Member)
 		}
 	}

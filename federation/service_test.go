@@ -73,6 +73,8 @@ func TestWhatAMemberHoldsForAService(t *testing.T) {
 		"withdrawn, named no more":    {[]ServiceMember{change(eks, func(m *ServiceMember) { m.Exported = false }), gke}, []string{"ServiceImport sample/helloworld", entryTo + "gke", ruleTo + "gke"}},
 		"leaving, and named":          {[]ServiceMember{change(eks, func(m *ServiceMember) { m.Exported, m.Leaving = false, true }), change(gke, func(m *ServiceMember) { m.Names = []string{"eks"} })}, []string{grantIn, routeIn}},
 		"leaving, named no more":      {[]ServiceMember{change(eks, func(m *ServiceMember) { m.Exported, m.Leaving = false, true }), gke}, []string{}},
+		"lets nobody in yet":          {[]ServiceMember{eks, change(gke, func(m *ServiceMember) { m.Open = false })}, []string{"ServiceImport sample/helloworld", grantIn, routeIn}},
+		"lets nobody in, but named":   {[]ServiceMember{change(eks, func(m *ServiceMember) { m.Names = []string{"gke"} }), change(gke, func(m *ServiceMember) { m.Open = false })}, []string{"ServiceImport sample/helloworld", grantIn, routeIn, entryTo + "gke", ruleTo + "gke"}},
 		"no address yet":              {[]ServiceMember{eks, change(gke, func(m *ServiceMember) { m.EastWest = Address{} })}, []string{"ServiceImport sample/helloworld", grantIn, routeIn}},
 		"address lost, still named":   {[]ServiceMember{change(eks, func(m *ServiceMember) { m.Names = []string{"gke"} }), change(gke, func(m *ServiceMember) { m.EastWest = Address{} })}, []string{"ServiceImport sample/helloworld", grantIn, routeIn, entryTo + "gke", ruleTo + "gke"}},
 		"address lost, nobody behind": {[]ServiceMember{change(bystander, func(m *ServiceMember) { m.Names = []string{"gke"} }), change(gke, func(m *ServiceMember) { m.EastWest = Address{} })}, []string{"ServiceImport sample/helloworld"}},
@@ -120,6 +122,28 @@ func TestFallbacks(t *testing.T) {
 		"itself, then whoever serves, the nearest to it first")
 	slices.Reverse(members)
 	require.Equal(t, plan, PlanService(ServiceSnapshot{Key: sampleKey, Members: members}), "in whatever order they come")
+}
+
+func TestNoFallbackIntoAClusterThatLetsNobodyIn(t *testing.T) {
+	aks, eks, gke := exporter("aks", 1), exporter("eks", 1), exporter("gke", 1)
+	eks.Open = false
+	plan := PlanService(ServiceSnapshot{Key: sampleKey, Members: []ServiceMember{aks, eks, gke}})
+	require.Equal(t, "gke aks", endpointsOf(entryIn(plan.Objects["aks"], "gke")))
+	require.Equal(t, map[string]string{"eks": "the other members cannot reach sample/helloworld in eks: its east-west gateway has not accepted HTTPRoute isthmus-system/helloworld.sample yet"}, plan.Waiting)
+}
+
+func TestNobodyElsesImportKeepsTrafficFromBeingWritten(t *testing.T) {
+	plan := PlanService(ServiceSnapshot{Key: sampleKey, Members: []ServiceMember{exporter("eks", 1), exporter("gke", 1)}})
+	kinds := kindsIn(plan.Objects["eks"])
+	require.Equal(t, "ServiceImport sample/helloworld", kinds[len(kinds)-1], "the first that cannot be written ends the attempt")
+}
+
+func TestAnImportWithoutPortsSaysSo(t *testing.T) {
+	headless := exporter("eks", 1)
+	headless.Service = &corev1.Service{Spec: corev1.ServiceSpec{ClusterIP: corev1.ClusterIPNone}}
+	plan := PlanService(ServiceSnapshot{Key: sampleKey, Members: []ServiceMember{headless}})
+	require.NotNil(t, plan.HubImport.Spec.Ports, "the API server refuses null")
+	require.Empty(t, plan.HubImport.Spec.Ports)
 }
 
 func TestServiceEntry(t *testing.T) {

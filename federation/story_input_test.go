@@ -210,7 +210,7 @@ func (m *storyMember) service(key federation.ServiceKey, routeNamespaces []strin
 		if svc.Name != key.String() {
 			continue
 		}
-		out.Exported, out.ReadyEndpoints = !svc.Private, svc.Ready
+		out.Exported, out.ReadyEndpoints, out.Open = !svc.Private, svc.Ready, true
 		out.Created, _ = time.Parse(time.DateOnly, cmp.Or(svc.Created, "2026-01-01"))
 		if !svc.Missing {
 			out.Service = svc.object()

@@ -52,6 +52,18 @@ func (w *writer) realize(ctx context.Context, d desired) (wrote bool, err error)
 	if state.Phase != Connected {
 		return false, w.waiting(state.Reason, "the connection: "+state.Message)
 	}
+	wrote, err = w.applyAll(ctx, conn, d)
+	// Also beside objects that cannot be written: their owner has more need of a word than ever.
+	for _, r := range d.statuses {
+		did, statusErr := w.applyStatus(ctx, conn, r)
+		wrote = wrote || did
+		err = errors.Join(err, statusErr)
+	}
+	return wrote, err
+}
+
+// applyAll makes the objects of a wish what they should be, and then deletes what is no longer wished.
+func (w *writer) applyAll(ctx context.Context, conn *connection, d desired) (wrote bool, err error) {
 	for _, r := range d.objects {
 		did, err := w.apply(ctx, conn, d.owner, r)
 		wrote = wrote || did
@@ -60,13 +72,7 @@ func (w *writer) realize(ctx context.Context, d desired) (wrote bool, err error)
 		}
 	}
 	did, err := w.prune(ctx, conn, d)
-	wrote = wrote || did
-	for _, r := range d.statuses {
-		did, statusErr := w.applyStatus(ctx, conn, r)
-		wrote = wrote || did
-		err = errors.Join(err, statusErr)
-	}
-	return wrote, err
+	return wrote || did, err
 }
 
 // applyStatus says what is ours to say in an object's status, where it does not say so already. Nothing is taken

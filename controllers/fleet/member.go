@@ -68,7 +68,7 @@ type Desired struct {
 	Objects []client.Object
 	// Statuses are parts of the status of objects that are not the owner's, such as the conditions of a user's
 	// ServiceExport: of each the name, and what of its status is ours to say. One whose object is not there is left
-	// out. They are written last, and take nothing over from another field manager.
+	// out. They are written last, also when an object could not be, and take nothing over from another field manager.
 	Statuses []client.Object
 	// Prune are the kinds in which objects of the owner that are not among Objects are deleted, once all of
 	// Objects are written.
