@@ -24,7 +24,8 @@ type Fleet struct {
 	ctx     context.Context
 	cancel  context.CancelFunc
 
-	wg sync.WaitGroup // all that runs for any member
+	started chan struct{}
+	wg      sync.WaitGroup // all that runs for any member
 
 	mu      sync.RWMutex
 	members map[string]*membership
@@ -38,7 +39,8 @@ type membership struct {
 
 // New makes a fleet without members.
 func New(opts Options) *Fleet {
-	f := &Fleet{opts: opts.withDefaults(), kinds: map[schema.GroupVersionKind]Kind{}, members: map[string]*membership{}}
+	f := &Fleet{opts: opts.withDefaults(), kinds: map[schema.GroupVersionKind]Kind{}, members: map[string]*membership{},
+		started: make(chan struct{})}
 	f.metrics = newMetrics(f.opts.Registerer)
 	f.ctx, f.cancel = context.WithCancel(context.Background())
 	for _, kind := range opts.Kinds {
@@ -56,9 +58,11 @@ func New(opts Options) *Fleet {
 func (f *Fleet) NeedLeaderElection() bool { return true }
 
 // Start keeps the connections until the context ends, ends them, and returns when nothing of them runs any more.
-// It implements manager.Runnable; a fleet is started once.
+// Members may be connected and read before; nothing is written to them until then. It implements manager.Runnable; a
+// fleet is started once.
 func (f *Fleet) Start(ctx context.Context) error {
 	if f.invalid == nil {
+		close(f.started)
 		<-ctx.Done()
 	}
 	f.mu.Lock()

@@ -23,6 +23,11 @@ import (
 const (
 	// missingInterval is how often a missing kind is looked for.
 	missingInterval = 10 * time.Second
+	// missingDoubts is how many times, a missingDoubt apart, a kind that was served is looked for again before its
+	// absence is believed. An API server that has just started may answer 404 until it has found its CRDs, and to
+	// believe it at once would withdraw every export of the member.
+	missingDoubts = 5
+	missingDoubt  = time.Second
 	// ownerIndex finds what an owner has in a kind without a walk over all of it.
 	ownerIndex = "isthmus.dev/owner"
 )
@@ -37,15 +42,20 @@ type kindWatch struct {
 
 // run ends with the connection.
 func (w *kindWatch) run() {
-	retry := 200 * time.Millisecond
+	retry, doubts := 200*time.Millisecond, 0
 	for w.conn.ctx.Err() == nil {
 		err := w.conn.resolve(w.conn.ctx, w.gvk)
 		switch {
+		case errors.Is(err, errKindMissing) && doubts < missingDoubts && w.member.served(w.gvk):
+			doubts++
+			w.member.sleep(w.conn.ctx, jitter(missingDoubt, 0.1))
+			continue
 		case errors.Is(err, errKindMissing):
 			w.member.kindMissing(w.conn, w.gvk)
 			w.member.sleep(w.conn.ctx, jitter(missingInterval, 0.1))
 			continue
 		case err == nil:
+			doubts = 0
 			err = w.watch()
 		}
 		w.member.kindTrouble(w.conn, w.gvk, err)
@@ -273,6 +283,13 @@ func (m *member) kindTrouble(conn *connection, gvk schema.GroupVersionKind, err 
 	m.updateKind(conn, gvk, func(state *kindState) { state.trouble = words })
 	m.opts.Log.V(1).Info("reading a kind failed", "member", m.name, "kind", gvk.GroupKind().String(), "why", words)
 	m.changed()
+}
+
+// served tells whether a kind has been read and answers reads.
+func (m *member) served(gvk schema.GroupVersionKind) bool {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.kinds[gvk].serving != nil
 }
 
 // kindTroubled tells whether a kind that has not synced is known to have trouble doing so.

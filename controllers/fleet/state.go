@@ -61,7 +61,13 @@ func (f *Fleet) newMember(name string) *member {
 	m.writer = &writer{member: m, opts: f.opts, metrics: f.metrics, written: newLedger()}
 	m.reported = m.state()
 	for range f.opts.Workers {
-		m.wg.Go(m.work)
+		m.wg.Go(func() {
+			select {
+			case <-f.started:
+				m.work()
+			case <-m.ctx.Done():
+			}
+		})
 	}
 	return m
 }
