@@ -3,6 +3,7 @@
 package controllers
 
 import (
+	"maps"
 	"sync"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -58,6 +59,10 @@ func (m *memory) keep(route types.NamespacedName, d decision) {
 		m.routes[route] = known
 	}
 	known.decision = d
+	maps.DeleteFunc(known.rules, func(member string, _ []v1alpha1.PlannedRule) bool {
+		_, planned := d.plan.Members[member]
+		return !planned // it has left; another of that name is another
+	})
 	for member, planned := range d.plan.Members {
 		switch {
 		case planned.Object != nil:

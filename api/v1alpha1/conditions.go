@@ -40,11 +40,9 @@ const (
 // Condition types and reasons of a TrafficDistributionPolicy, beside the upstream Accepted.
 const (
 	// PolicyClustersResolved is False while the policy names a cluster that is not a MemberCluster.
-	PolicyClustersResolved    = "ClustersResolved"
-	ReasonClustersResolved    = "ClustersResolved"
-	ReasonUnknownCluster      = "UnknownCluster"
-	ReasonOverriddenByOlder   = "Conflicted"
-	ReasonPolicyTargetMissing = "TargetNotFound"
+	PolicyClustersResolved = "ClustersResolved"
+	ReasonClustersResolved = "ClustersResolved"
+	ReasonUnknownCluster   = "UnknownCluster"
 )
 
 // Condition types of a hub route's parent status, beside the upstream Accepted and ResolvedRefs.
@@ -57,20 +55,19 @@ const (
 
 // Reasons of a hub route's and a RoutePlan's conditions.
 const (
-	ReasonProgrammed           = "Programmed"
-	ReasonPending              = "Pending"
-	ReasonMemberRefused        = "MemberRefused"
-	ReasonAsIntended           = "AsIntended"
-	ReasonFailedOver           = "FailedOver"
-	ReasonNoFitCluster         = "NoFitCluster"
-	ReasonImportNotFound       = "BackendNotFound"
-	ReasonForeignObject        = "ForeignObject"
-	ReasonMemberUnreachable    = "MemberUnreachable"
-	ReasonUnsupported          = "Unsupported"
-	ReasonTooManyBackends      = "TooManyBackends"
-	ReasonNoMembers            = "NoMembers"
-	ReasonNotAccepted          = "NotAccepted"
-	ReasonParametersNotAllowed = "InvalidParameters"
+	ReasonProgrammed        = "Programmed"
+	ReasonPending           = "Pending"
+	ReasonMemberRefused     = "MemberRefused"
+	ReasonAsIntended        = "AsIntended"
+	ReasonFailedOver        = "FailedOver"
+	ReasonNoFitCluster      = "NoFitCluster"
+	ReasonImportNotFound    = "BackendNotFound"
+	ReasonForeignObject     = "ForeignObject"
+	ReasonMemberUnreachable = "MemberUnreachable"
+	ReasonUnsupported       = "Unsupported"
+	ReasonTooManyBackends   = "TooManyBackends"
+	ReasonNoMembers         = "NoMembers"
+	ReasonNotAccepted       = "NotAccepted"
 )
 
 // Condition types of a RoutePlan.
