@@ -99,7 +99,7 @@ func (r *gatewayReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ct
 			snapshot.Members[i].Problem = err.Error()
 		}
 	}
-	return ctrl.Result{}, r.report(ctx, gateway, federation.PlanGateway(snapshot).Status)
+	return ctrl.Result{}, unlessStale(r.report(ctx, gateway, federation.PlanGateway(snapshot).Status))
 }
 
 func (r *gatewayReconciler) snapshot(ctx context.Context, gateway *gatewayv1.Gateway, members []member) federation.GatewaySnapshot {

@@ -40,5 +40,5 @@ func (r *gatewayClassReconciler) Reconcile(ctx context.Context, req ctrl.Request
 	}
 	changed := class.DeepCopy()
 	changed.Status.Conditions = mergeConditions(class.Status.Conditions, accepted)
-	return ctrl.Result{}, patchStatus(ctx, r.Client, &class, changed)
+	return ctrl.Result{}, unlessStale(patchStatus(ctx, r.Client, &class, changed))
 }

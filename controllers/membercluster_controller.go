@@ -115,10 +115,10 @@ func (r *memberReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctr
 		return ctrl.Result{}, err
 	}
 	if mc.DeletionTimestamp != nil {
-		return ctrl.Result{}, r.leave(ctx, mc)
+		return ctrl.Result{}, unlessStale(r.leave(ctx, mc))
 	}
 	if controllerutil.AddFinalizer(mc, v1alpha1.FinalizerMember) {
-		return ctrl.Result{}, r.Update(ctx, mc)
+		return ctrl.Result{}, unlessStale(r.Update(ctx, mc))
 	}
 	problem := r.connect(ctx, mc)
 	members, err := r.members(ctx)
@@ -131,7 +131,7 @@ func (r *memberReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctr
 	}
 	changed := mc.DeepCopy()
 	changed.Status = status
-	return ctrl.Result{}, patchStatus(ctx, r.Client, mc, changed)
+	return ctrl.Result{}, unlessStale(patchStatus(ctx, r.Client, mc, changed))
 }
 
 // forget ends the connection to a member that is gone. What another member still holds in its name was written while

@@ -81,7 +81,7 @@ func (r *policyReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctr
 	}
 	changed := policy.DeepCopy()
 	changed.Status.Ancestors = mergeAncestors(policy.Status.Ancestors, federation.PolicyStatus(snapshot))
-	return ctrl.Result{}, patchStatus(ctx, r.Client, policy, changed)
+	return ctrl.Result{}, unlessStale(patchStatus(ctx, r.Client, policy, changed))
 }
 
 // exists tells whether a target is there, with the section that it names.

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -58,10 +59,23 @@ func reasonOf(err error) string {
 func mergeConditions(have []metav1.Condition, set ...metav1.Condition) []metav1.Condition {
 	out := slices.Clone(have)
 	for _, c := range set {
+		c.Message = bounded(c.Message)
 		meta.SetStatusCondition(&out, c)
 	}
 	slices.SortFunc(out, func(a, b metav1.Condition) int { return strings.Compare(a.Type, b.Type) })
 	return out
+}
+
+// maxMessage is what a condition's message holds: a longer one would cost the whole status.
+const maxMessage = 32768
+
+// bounded cuts a message to what a condition holds, between two characters.
+func bounded(message string) string {
+	const more = "…"
+	if len(message) <= maxMessage {
+		return message
+	}
+	return strings.ToValidUTF8(message[:maxMessage-len(more)], "") + more
 }
 
 // patchStatus writes an object's status where it differs from what was read, and nothing where it does not.
@@ -72,6 +86,15 @@ func patchStatus(ctx context.Context, c client.Client, read, changed client.Obje
 	// An optimistic lock, because lists such as a route's parents are replaced in whole by a merge patch.
 	patch := client.MergeFromWithOptions(read, client.MergeFromWithOptimisticLock{})
 	return client.IgnoreNotFound(c.Status().Patch(ctx, changed, patch, client.FieldOwner(v1alpha1.FieldOwner)))
+}
+
+// unlessStale leaves out that what was read has changed since. The watch that shows the change wakes the key again;
+// returned, each would be logged as an error and hold the key back.
+func unlessStale(err error) error {
+	if apierrors.IsConflict(err) {
+		return nil
+	}
+	return err
 }
 
 // merged is a map with the entries of another set in it.

@@ -92,7 +92,7 @@ func (r *routeReporter) report(ctx context.Context, d decision, plans map[string
 		case !planned:
 			all = append(all, r.deletePlan(ctx, plans[m.Name]))
 		case !inFlight(errs[m.Name]):
-			all = append(all, r.writePlan(ctx, s.Route, plans[m.Name], status))
+			all = append(all, unlessStale(r.writePlan(ctx, s.Route, plans[m.Name], status)))
 			r.metrics.weights(s.Route, status)
 		}
 	}
@@ -101,7 +101,7 @@ func (r *routeReporter) report(ctx context.Context, d decision, plans map[string
 			all = append(all, r.deletePlan(ctx, p))
 		}
 	}
-	return errors.Join(append(all, r.writeParents(ctx, s, report.Conditions))...)
+	return errors.Join(append(all, unlessStale(r.writeParents(ctx, s, report.Conditions)))...)
 }
 
 func (r *routeReporter) deletePlan(ctx context.Context, p *v1alpha1.RoutePlan) error {

@@ -97,7 +97,7 @@ func (r *serviceReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ct
 	outcomes := fanOut(members, federation.ServiceOwner(key), func(m member) (fleet.Desired, bool) {
 		return fleet.Desired{Objects: clientObjects(plan.Objects[m.Name]), Statuses: exportStatus(ctx, m, key, conditions[m.Name])}, true
 	})
-	return ctrl.Result{}, r.report(ctx, key, plan, outcomes)
+	return ctrl.Result{}, unlessStale(r.report(ctx, key, plan, outcomes))
 }
 
 // exportStatus is what is said on a member's own ServiceExport.
