@@ -60,7 +60,7 @@ func Attach(route *gatewayv1.HTTPRoute, ref gatewayv1.ParentReference, gateway *
 			route.Namespace)
 	default:
 		p.Accepted.Reason = string(gatewayv1.RouteReasonNoMatchingListenerHostname)
-		p.Accepted.Message = "no listener of " + where + " has a host name that the route's host names match"
+		p.Accepted.Message = "no listener of " + where + " has a host name that the route's host names match: change one of the two"
 	}
 	return p
 }

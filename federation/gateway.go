@@ -3,6 +3,7 @@
 package federation
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -75,6 +76,8 @@ func memberGateway(hub *gatewayv1.Gateway, m Member) *gatewayv1.Gateway {
 		}
 	}
 	g.Spec.Infrastructure = hub.Spec.Infrastructure.DeepCopy()
+	// Else a demand for client certificates would be dropped without a word.
+	g.Spec.TLS = hub.Spec.TLS.DeepCopy()
 	GatewayOwner(hub.Namespace, hub.Name).Mark(&g.ObjectMeta)
 	return g
 }
@@ -103,6 +106,9 @@ func (s GatewaySnapshot) status() gatewayv1.GatewayStatus {
 	case valid < len(s.Gateway.Spec.Listeners):
 		accepted = condition(gatewayv1.GatewayConditionAccepted, metav1.ConditionTrue, gatewayv1.GatewayReasonListenersNotValid,
 			"some listeners are not valid: see their conditions")
+	}
+	if len(s.Gateway.Spec.Addresses) > 0 {
+		accepted.Message += "; spec.addresses is not used, since each member gives its gateway an address of its own: remove it"
 	}
 	status.Conditions = []metav1.Condition{accepted, programmed}
 	for i := range status.Conditions {
@@ -206,12 +212,54 @@ func (s GatewaySnapshot) listenerStatus(l gatewayv1.Listener, gateway metav1.Con
 		resolved.Status, resolved.Reason = metav1.ConditionFalse, string(gatewayv1.ListenerReasonInvalidRouteKinds)
 		resolved.Message = "of the kinds in allowedRoutes only HTTPRoute is supported"
 		status.SupportedKinds = []gatewayv1.RouteGroupKind{}
+	default:
+		s.addMembersWord(l.Name, &accepted, &programmed, &resolved)
 	}
 	status.Conditions = []metav1.Condition{accepted, programmed, resolved}
 	for i := range status.Conditions {
 		status.Conditions[i].ObservedGeneration = s.Gateway.Generation
 	}
 	return status
+}
+
+// addMembersWord takes into a listener's conditions what members find wrong with it, such as a certificate that is
+// not there. One member that serves it is enough to be programmed, since the Gateway is then served.
+func (s GatewaySnapshot) addMembersWord(listener gatewayv1.SectionName, conditions ...*metav1.Condition) {
+	for _, c := range conditions {
+		var no []string
+		serving, reason := 0, ""
+		for _, m := range s.Members {
+			said := m.listenerCondition(listener, c.Type)
+			switch {
+			case said == nil:
+			case said.Status == metav1.ConditionTrue:
+				serving++
+			case said.Status == metav1.ConditionFalse:
+				no, reason = append(no, m.Name+": "+said.Message), cmp.Or(reason, said.Reason)
+			}
+		}
+		if len(no) == 0 || c.Status == metav1.ConditionFalse {
+			continue
+		}
+		c.Message = "not in every member: " + strings.Join(no, "; ")
+		if serving == 0 || c.Type != string(gatewayv1.ListenerConditionProgrammed) {
+			c.Status, c.Reason = metav1.ConditionFalse, reason
+		}
+	}
+}
+
+// listenerCondition is what the member's own controller says of a listener of the newest Gateway; nil where it says
+// nothing.
+func (m GatewayMember) listenerCondition(listener gatewayv1.SectionName, kind string) *metav1.Condition {
+	if m.Observed == nil {
+		return nil
+	}
+	for _, l := range m.Observed.Status.Listeners {
+		if c := findCondition(l.Conditions, kind); l.Name == listener && c != nil && c.ObservedGeneration == m.Observed.Generation {
+			return c
+		}
+	}
+	return nil
 }
 
 func findCondition(conditions []metav1.Condition, kind string) *metav1.Condition {

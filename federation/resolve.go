@@ -32,6 +32,9 @@ func (s routePlanner) resolve(key ServiceKey, ref gatewayv1.BackendObjectReferen
 	}
 	ports := tcpPorts(imp.Spec.Ports)
 	switch {
+	case len(ports) == 0:
+		return 0, problem(gatewayv1.RouteReasonBackendNotFound, fmt.Sprintf(
+			"ServiceImport %s has no TCP port, so no HTTPRoute can lead to it: export a Service with one", key))
 	case ref.Port == nil && len(ports) == 1:
 		return ports[0].Port, nil
 	case ref.Port == nil:
@@ -39,7 +42,7 @@ func (s routePlanner) resolve(key ServiceKey, ref gatewayv1.BackendObjectReferen
 			"the reference to ServiceImport %s names no port, and it has %s: name one", key, portList(ports)))
 	case !slices.ContainsFunc(ports, func(p mcsv1beta1.ServicePort) bool { return p.Port == *ref.Port }):
 		return 0, problem(gatewayv1.RouteReasonBackendNotFound, fmt.Sprintf(
-			"ServiceImport %s has no TCP port %d: it has %s", key, *ref.Port, portList(ports)))
+			"ServiceImport %s has no TCP port %d: name one that it has (%s)", key, *ref.Port, portList(ports)))
 	}
 	return *ref.Port, nil
 }
