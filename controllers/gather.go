@@ -186,12 +186,10 @@ func gatewayKey(ref gatewayv1.ParentReference, namespace string) (types.Namespac
 }
 
 // routesOfImport finds the hub routes that refer to an import.
-func routesOfImport(ctx context.Context, hub client.Reader, key federation.ServiceKey) []gatewayv1.HTTPRoute {
+func routesOfImport(ctx context.Context, hub client.Reader, key federation.ServiceKey) ([]gatewayv1.HTTPRoute, error) {
 	var routes gatewayv1.HTTPRouteList
-	if err := hub.List(ctx, &routes, client.MatchingFields{indexImport: key.String()}); err != nil {
-		return nil
-	}
-	return routes.Items
+	err := hub.List(ctx, &routes, client.MatchingFields{indexImport: key.String()})
+	return routes.Items, err
 }
 
 // routesOfGateway finds the hub routes whose parentRefs name a Gateway.

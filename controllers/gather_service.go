@@ -54,7 +54,10 @@ func (g gatherer) lastVerdicts(ctx context.Context, key federation.ServiceKey, m
 	if !slices.ContainsFunc(members, func(m member) bool { return !m.Synced }) {
 		return last, nil
 	}
-	routes := routesOfImport(ctx, g.hub, key)
+	routes, err := routesOfImport(ctx, g.hub, key)
+	if err != nil {
+		return nil, err
+	}
 	for i := range routes {
 		plans, err := plansOf(ctx, g.hub, &routes[i])
 		if err != nil {
@@ -131,8 +134,13 @@ func namesIn(ctx context.Context, m member, key federation.ServiceKey, namespace
 
 // routeNamespaces are the other namespaces whose hub routes refer to an import and may.
 func (g gatherer) routeNamespaces(ctx context.Context, key federation.ServiceKey) ([]string, error) {
+	routes, err := routesOfImport(ctx, g.hub, key)
+	if err != nil {
+		// Without it their hosts would be withdrawn.
+		return nil, err
+	}
 	var foreign []string
-	for _, r := range routesOfImport(ctx, g.hub, key) {
+	for _, r := range routes {
 		if r.Namespace != key.Namespace && !slices.Contains(foreign, r.Namespace) {
 			foreign = append(foreign, r.Namespace)
 		}

@@ -75,7 +75,9 @@ func (r *routeReconciler) ofPolicy(ctx context.Context, o client.Object) []recon
 		case "Gateway":
 			out = append(out, requestsFor(routesOfGateway(ctx, r.Client, client.ObjectKey{Namespace: t.Namespace, Name: t.Name}))...)
 		case "ServiceImport":
-			out = append(out, requestsFor(routesOfImport(ctx, r.Client, federation.ServiceKey{Namespace: t.Namespace, Name: t.Name}))...)
+			if routes, err := routesOfImport(ctx, r.Client, federation.ServiceKey{Namespace: t.Namespace, Name: t.Name}); err == nil {
+				out = append(out, requestsFor(routes)...)
+			}
 		default:
 			out = append(out, reconcile.Request{NamespacedName: client.ObjectKey{Namespace: t.Namespace, Name: t.Name}})
 		}

@@ -181,7 +181,11 @@ func (w *watcher) serviceChanged(key federation.ServiceKey) {
 }
 
 func (w *watcher) wakeRoutesOf(key federation.ServiceKey) {
-	for _, r := range routesOfImport(context.Background(), w.gather.hub, key) {
+	routes, err := routesOfImport(context.Background(), w.gather.hub, key)
+	if err != nil {
+		return
+	}
+	for _, r := range routes {
 		w.routes.wake(r.Namespace, r.Name)
 	}
 }
