@@ -90,7 +90,7 @@ func (r *routeReporter) report(ctx context.Context, d decision, plans map[string
 		status, planned := report.Plans[m.Name]
 		switch {
 		case !planned:
-			all = append(all, r.deletePlan(ctx, plans[m.Name]))
+			all = append(all, r.deletePlan(ctx, s.Route, m.Name, plans[m.Name]))
 		case !inFlight(errs[m.Name]):
 			all = append(all, unlessStale(r.writePlan(ctx, s.Route, plans[m.Name], status)))
 			r.metrics.weights(s.Route, status)
@@ -98,16 +98,17 @@ func (r *routeReporter) report(ctx context.Context, d decision, plans map[string
 	}
 	for name, p := range plans {
 		if !slices.ContainsFunc(s.Members, func(m federation.RouteMember) bool { return m.Name == name }) {
-			all = append(all, r.deletePlan(ctx, p))
+			all = append(all, r.deletePlan(ctx, s.Route, name, p))
 		}
 	}
 	return errors.Join(append(all, unlessStale(r.writeParents(ctx, s, report.Conditions)))...)
 }
 
-func (r *routeReporter) deletePlan(ctx context.Context, p *v1alpha1.RoutePlan) error {
+func (r *routeReporter) deletePlan(ctx context.Context, route *gatewayv1.HTTPRoute, member string, p *v1alpha1.RoutePlan) error {
 	if p == nil {
 		return nil
 	}
+	r.metrics.weights(route, v1alpha1.RoutePlanStatus{Member: member})
 	return client.IgnoreNotFound(r.Delete(ctx, p))
 }
 

@@ -88,7 +88,11 @@ func supportedProtocol(l gatewayv1.Listener) bool {
 
 func (s GatewaySnapshot) status() gatewayv1.GatewayStatus {
 	status := gatewayv1.GatewayStatus{Addresses: s.addresses()}
-	programmed := s.programmed(len(status.Addresses))
+	programmed := s.programmed(len(status.Addresses) > 0)
+	if len(status.Addresses) == 0 && slices.ContainsFunc(s.Members, func(m GatewayMember) bool { return m.Observed != nil }) {
+		// Whoever reads them would send clients nowhere, and a gateway of which nothing good is said may well serve.
+		status.Addresses = s.Gateway.Status.Addresses
+	}
 	valid := 0
 	for _, l := range s.Gateway.Spec.Listeners {
 		ls := s.listenerStatus(l, programmed)
@@ -119,7 +123,8 @@ func (s GatewaySnapshot) status() gatewayv1.GatewayStatus {
 
 // addresses are where clients come in: the programmed gateways of all members, at most 16. A member whose API
 // server is lost keeps its address as last known, and while a member has not been read, every address that was there
-// stays: what is not seen is not withdrawn.
+// stays: what is not seen is not withdrawn. The last ones stay too while
+// some member holds a gateway: see status.
 func (s GatewaySnapshot) addresses() []gatewayv1.GatewayStatusAddress {
 	var out []gatewayv1.GatewayStatusAddress
 	if slices.ContainsFunc(s.Members, func(m GatewayMember) bool { return !m.Synced }) {
@@ -138,7 +143,7 @@ func (s GatewaySnapshot) addresses() []gatewayv1.GatewayStatusAddress {
 	return out[:min(len(out), maxAddresses)]
 }
 
-func (s GatewaySnapshot) programmed(addresses int) metav1.Condition {
+func (s GatewaySnapshot) programmed(served bool) metav1.Condition {
 	var waiting []string
 	for _, m := range s.Members {
 		if why := m.waitsFor(s.Gateway.Namespace); why != "" {
@@ -150,7 +155,7 @@ func (s GatewaySnapshot) programmed(addresses int) metav1.Condition {
 	case len(s.Members) == 0:
 		return condition(kind, metav1.ConditionFalse, gatewayv1.GatewayReasonPending,
 			"there is no MemberCluster: join one")
-	case addresses == 0:
+	case !served:
 		return condition(kind, metav1.ConditionFalse, gatewayv1.GatewayReasonAddressNotAssigned,
 			"no member serves it yet: "+strings.Join(waiting, "; "))
 	case len(waiting) > 0:

@@ -153,6 +153,8 @@ func TestGatewayStatus(t *testing.T) {
 		"a problem":            {[]GatewayMember{broken}, "HTTP", nil, nil, "True Accepted", "False AddressNotAssigned", "gke: forbidden"},
 		"not read, known":      {[]GatewayMember{member("eks", programmed("10.0.0.1")), unread}, "HTTP", []string{"10.0.0.2", "10.0.0.1"}, []string{"10.0.0.2", "10.0.0.1"}, "True Accepted", "True Programmed", "gke: its contents have not been read yet"},
 		"all read: what is":    {[]GatewayMember{member("eks", programmed("10.0.0.1"))}, "HTTP", []string{"10.0.0.9"}, []string{"10.0.0.1"}, "True Accepted", "True Programmed", "served by every member"},
+		"none serves any more": {[]GatewayMember{member("eks", pending)}, "HTTP", []string{"10.0.0.9"}, []string{"10.0.0.9"}, "True Accepted", "False AddressNotAssigned", "no member serves it yet"},
+		"the last member left": {nil, "HTTP", []string{"10.0.0.9"}, nil, "True Accepted", "False Pending", "join one"},
 		"no listener is valid": {[]GatewayMember{member("eks", nil)}, "UDP", nil, nil, "False ListenersNotValid", "False AddressNotAssigned", ""},
 		"in any order":         {[]GatewayMember{member("gke", programmed("10.0.0.2")), member("eks", programmed("10.0.0.1"))}, "HTTP", nil, []string{"10.0.0.1", "10.0.0.2"}, "True Accepted", "True Programmed", "served by every member"},
 	}
