@@ -36,7 +36,7 @@ func (r *gatewayClassReconciler) Reconcile(ctx context.Context, req ctrl.Request
 		ObservedGeneration: class.Generation}
 	if class.Spec.ParametersRef != nil {
 		accepted.Status, accepted.Reason = metav1.ConditionFalse, string(gatewayv1.GatewayClassReasonInvalidParameters)
-		accepted.Message = "this version takes no parameters: remove spec.parametersRef"
+		accepted.Message = "this version takes no parameters: remove spec.parametersRef; its Gateways are served without them"
 	}
 	changed := class.DeepCopy()
 	changed.Status.Conditions = mergeConditions(class.Status.Conditions, accepted)

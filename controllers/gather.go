@@ -229,14 +229,15 @@ func memberNames(ctx context.Context, hub client.Reader) []string {
 	return names
 }
 
-// ourClass tells whether a GatewayClass is accepted as ours.
+// ourClass tells whether a GatewayClass is ours. Parameters that cannot be used take no traffic away: what is wrong is
+// said on the class.
 func (g gatherer) ourClass(ctx context.Context, name gatewayv1.ObjectName) (bool, error) {
 	var class gatewayv1.GatewayClass
 	err := g.hub.Get(ctx, types.NamespacedName{Name: string(name)}, &class)
 	if apierrors.IsNotFound(err) {
 		return false, nil
 	}
-	return err == nil && class.Spec.ControllerName == v1alpha1.ControllerName && class.Spec.ParametersRef == nil, err
+	return err == nil && class.Spec.ControllerName == v1alpha1.ControllerName, err
 }
 
 // gateway reads a hub Gateway of our class; nil where there is none.

@@ -152,7 +152,8 @@ func (r *routeReporter) announce(route *gatewayv1.HTTPRoute, was, is v1alpha1.Ro
 // writeParents sets the route's status for our Gateways, and leaves the entries of other controllers alone.
 func (r *routeReporter) writeParents(ctx context.Context, s federation.RouteSnapshot, conditions []metav1.Condition) error {
 	changed := s.Route.DeepCopy()
-	changed.Status.Parents = nil
+	// Not nil: the field is required, and a status without it is refused.
+	changed.Status.Parents = []gatewayv1.RouteParentStatus{}
 	for _, entry := range s.Route.Status.Parents {
 		if entry.ControllerName != v1alpha1.ControllerName {
 			changed.Status.Parents = append(changed.Status.Parents, *entry.DeepCopy())

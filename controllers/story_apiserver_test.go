@@ -355,6 +355,50 @@ func TestDriftIsMended(t *testing.T) {
 	a.expectWeights("eks", split(80, 20))
 }
 
+func TestARouteSaysNothingOfAGatewayThatIsGone(t *testing.T) {
+	a := newApp(t, theClusterset(t), "eks", "gke")
+	a.routeCondition(v1alpha1.RouteProgrammed, metav1.ConditionTrue, v1alpha1.ReasonProgrammed)
+	require.NoError(t, a.set.hub.Delete(t.Context(), a.gateway()))
+	eventually(t, func() error {
+		route := a.route()
+		err := a.set.hub.Get(t.Context(), client.ObjectKeyFromObject(route), route)
+		if len(route.Status.Parents) > 0 {
+			return errors.Join(err, fmt.Errorf("still says %+v", route.Status.Parents))
+		}
+		return err
+	})
+}
+
+func TestParametersOfAClassTakeNoTrafficAway(t *testing.T) {
+	set := theClusterset(t)
+	a := newApp(t, set, "eks", "gke")
+	a.policy(weight("eks", 80), weight("gke", 20))
+	a.expectWeights("eks", split(80, 20))
+	change := func(parameters *gatewayv1.ParametersReference, status metav1.ConditionStatus) {
+		t.Helper()
+		class := &gatewayv1.GatewayClass{}
+		eventually(t, func() error {
+			if err := set.hub.Get(context.Background(), client.ObjectKey{Name: "isthmus"}, class); err != nil {
+				return err
+			}
+			class.Spec.ParametersRef = parameters
+			return set.hub.Update(context.Background(), class)
+		})
+		eventually(t, func() error {
+			err := set.hub.Get(context.Background(), client.ObjectKey{Name: "isthmus"}, class)
+			if !meta.IsStatusConditionPresentAndEqual(class.Status.Conditions, "Accepted", status) {
+				return errors.Join(err, fmt.Errorf("not said on the class: %+v", class.Status))
+			}
+			return err
+		})
+	}
+	defer change(nil, metav1.ConditionTrue)
+	change(&gatewayv1.ParametersReference{Group: "example.com", Kind: "Anything", Name: "x"}, metav1.ConditionFalse)
+	a.policy(weight("eks", 30), weight("gke", 70))
+	a.expectWeights("eks", split(30, 70))
+	a.expectWeights("gke", split(30, 70))
+}
+
 func TestADeletedHubRouteLeavesTheMembers(t *testing.T) {
 	a := newApp(t, theClusterset(t), "eks", "gke")
 	a.expectWeights("eks", split(100, 0))
