@@ -182,27 +182,6 @@ func connectionConditions(m member, problem *metav1.Condition) (metav1.Condition
 	return connected, synced
 }
 
-// namedBy lists the other members whose routes still send to a cluster, or may: what cannot be read is not known to
-// have moved away.
-func (r *memberReconciler) namedBy(ctx context.Context, cluster string) []string {
-	members, err := r.members(ctx)
-	if err != nil {
-		return []string{"every member"}
-	}
-	var names []string
-	for _, m := range members {
-		if m.Name == cluster || m.neverConnected() {
-			continue
-		}
-		var routes gatewayv1.HTTPRouteList
-		err := m.list(ctx, &routes, client.UnsafeDisableDeepCopy, client.MatchingLabels{v1alpha1.LabelManagedBy: v1alpha1.ManagedBy})
-		if err != nil || !m.Synced || slices.ContainsFunc(routes.Items, func(route gatewayv1.HTTPRoute) bool { return routeNames(&route, cluster) }) {
-			names = append(names, m.Name)
-		}
-	}
-	return names
-}
-
 // routeNames tells whether a generated route sends anything to another cluster.
 func routeNames(route *gatewayv1.HTTPRoute, cluster string) bool {
 	for _, clusters := range federation.NamedClusters(route) {

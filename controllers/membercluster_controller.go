@@ -6,8 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -16,7 +14,6 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/client/apiutil"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
@@ -25,7 +22,6 @@ import (
 
 	"isthmus.dev/isthmus/api/v1alpha1"
 	"isthmus.dev/isthmus/controllers/fleet"
-	"isthmus.dev/isthmus/federation"
 )
 
 // connector is what this reconciler needs of the fleet beside its members.
@@ -134,17 +130,6 @@ func (r *memberReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctr
 	return ctrl.Result{}, unlessStale(patchStatus(ctx, r.Client, mc, changed))
 }
 
-// forget ends the connection to a member that is gone. What another member still holds in its name was written while
-// the same cluster had that name, and stands in the way of what is written for the new one.
-func (r *memberReconciler) forget(ctx context.Context, name string) error {
-	r.fleet.Remove(name)
-	members, err := r.members(ctx)
-	if err == nil {
-		fanOut(members, federation.EastWestOwner(name), func(member) (fleet.Desired, bool) { return fleet.Desired{}, true })
-	}
-	return err
-}
-
 // connect hands the kubeconfig to the fleet. What is wrong with it is a condition, not an error to be retried:
 // a changed Secret wakes the key.
 func (r *memberReconciler) connect(ctx context.Context, mc *v1alpha1.MemberCluster) *metav1.Condition {
@@ -190,55 +175,4 @@ func (r *memberReconciler) describe(ctx context.Context, mc *v1alpha1.MemberClus
 	}
 	status.Conditions = mergeConditions(mc.Status.Conditions, connected, synced, mesh)
 	return status, nil
-}
-
-// leave withdraws the member's contribution, then what was written to it, and lets it go. A member that cannot
-// be reached keeps what it holds, and its MemberCluster, until it can be, or until somebody removes the finalizer.
-func (r *memberReconciler) leave(ctx context.Context, mc *v1alpha1.MemberCluster) error {
-	if !controllerutil.ContainsFinalizer(mc, v1alpha1.FinalizerMember) {
-		return nil
-	}
-	m := r.gatherer.member(mc)
-	if m.handle == nil {
-		r.connect(ctx, mc)
-		m = r.gatherer.member(mc)
-	}
-	named := r.namedBy(ctx, mc.Name)
-	if waiting := r.stillHeld(ctx, m, named); waiting != "" {
-		fanOut([]member{m}, federation.EastWestOwner(mc.Name), func(member) (fleet.Desired, bool) {
-			return fleet.Desired{}, len(named) == 0
-		})
-		changed := mc.DeepCopy()
-		changed.Status.Conditions = mergeConditions(mc.Status.Conditions, metav1.Condition{Type: v1alpha1.MemberSynced,
-			Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonCleanupPending, ObservedGeneration: mc.Generation, Message: waiting})
-		return patchStatus(ctx, r.Client, mc, changed)
-	}
-	r.fleet.Remove(mc.Name)
-	controllerutil.RemoveFinalizer(mc, v1alpha1.FinalizerMember)
-	return client.IgnoreNotFound(r.Update(ctx, mc))
-}
-
-// stillHeld says what keeps a member from being let go; empty when nothing does. named are the members whose routes
-// still send to it.
-func (r *memberReconciler) stillHeld(ctx context.Context, m member, named []string) string {
-	switch {
-	case m.neverConnected():
-		return "" // nothing was ever written there
-	case !m.Reachable || !m.Synced:
-		return "the cluster cannot be reached, so what was written there cannot be withdrawn: bring it back, or remove the finalizer " +
-			v1alpha1.FinalizerMember + " to forget it"
-	case len(named) > 0:
-		return fmt.Sprintf("the routes of %s still name this cluster, or cannot be read: they are moved away first", strings.Join(named, ", "))
-	}
-	var kinds []string
-	for _, o := range m.held(ctx, r.Scheme()) {
-		if gvk, err := apiutil.GVKForObject(o, r.Scheme()); err == nil {
-			kinds = append(kinds, gvk.Kind)
-		}
-	}
-	if len(kinds) == 0 {
-		return ""
-	}
-	slices.Sort(kinds)
-	return "withdrawing what was written there: " + strings.Join(slices.Compact(kinds), ", ")
 }
