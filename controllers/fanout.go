@@ -27,6 +27,9 @@ func fanOut(members []member, owner federation.Owner, wish func(member) (fleet.D
 	return outcomesOf(members, owner)
 }
 
+// withdraw is the wish of an owner that is gone: every member is to hold nothing of it.
+func withdraw(member) (fleet.Desired, bool) { return fleet.Desired{}, true }
+
 // outcomesOf says how far each member has come with the newest wish of an owner. A member for which nothing was
 // ever wished has no outcome, unless it is because it could not be read.
 func outcomesOf(members []member, owner federation.Owner) map[string]error {

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -81,7 +80,7 @@ func (r *gatewayReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ct
 	}
 	owner := federation.GatewayOwner(req.Namespace, req.Name)
 	if gateway == nil {
-		fanOut(members, owner, func(member) (fleet.Desired, bool) { return fleet.Desired{}, true })
+		fanOut(members, owner, withdraw)
 		return ctrl.Result{}, nil
 	}
 	snapshot := r.snapshot(ctx, gateway, members)
@@ -121,7 +120,8 @@ func (r *gatewayReconciler) snapshot(ctx context.Context, gateway *gatewayv1.Gat
 // attached counts the routes on each listener.
 func (r *gatewayReconciler) attached(ctx context.Context, gateway *gatewayv1.Gateway) map[gatewayv1.SectionName]int32 {
 	counts := map[gatewayv1.SectionName]int32{}
-	routes := routesOfGateway(ctx, r.Client, client.ObjectKeyFromObject(gateway))
+	key := client.ObjectKeyFromObject(gateway)
+	routes := routesOfGateway(ctx, r.Client, key)
 	for i := range routes {
 		parents, err := r.parents(ctx, &routes[i])
 		if err != nil {
@@ -129,7 +129,7 @@ func (r *gatewayReconciler) attached(ctx context.Context, gateway *gatewayv1.Gat
 		}
 		on := map[gatewayv1.SectionName]bool{}
 		for _, p := range parents {
-			if client.ObjectKeyFromObject(p.Gateway) != (types.NamespacedName{Namespace: gateway.Namespace, Name: gateway.Name}) {
+			if client.ObjectKeyFromObject(p.Gateway) != key {
 				continue
 			}
 			for _, l := range p.Listeners {

@@ -114,7 +114,7 @@ func (r *routeReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl
 	route := &gatewayv1.HTTPRoute{}
 	if err := r.Get(ctx, req.NamespacedName, route); err != nil {
 		if client.IgnoreNotFound(err) == nil {
-			fanOut(members, owner, func(member) (fleet.Desired, bool) { return fleet.Desired{}, true })
+			fanOut(members, owner, withdraw)
 			r.decided.forget(req.NamespacedName)
 			r.triggers.reports.wake(req.Namespace, req.Name)
 		}
