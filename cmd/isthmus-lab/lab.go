@@ -35,7 +35,8 @@ func upCommand(dir *string) *cobra.Command {
 		},
 	}
 	f := cmd.Flags()
-	f.StringSliceVar(&o.Members, "members", []string{"eks", "gke"}, "names of the member clusters; eks… and gke… look like those providers'")
+	f.StringSliceVar(&o.Members, "members", []string{"eks", "gke"}, "names of the member clusters; eks…, gke… and aks… look like those providers'")
+	f.BoolVar(&o.HubMember, "hub-member", false, "make the hub a member, too")
 	f.BoolVar(&o.NoHub, "no-hub", false, "no hub cluster, no Isthmus")
 	f.BoolVar(&o.NoMesh, "no-mesh", false, "no Istio in the members")
 	f.BoolVar(&o.NoExample, "no-example", false, "leave out examples/split")

@@ -42,7 +42,7 @@ func (l *Lab) startCluster(ctx context.Context, lab *state.Lab, c state.Cluster)
 		}
 	}
 	l.say("%s: control plane ready", c.Name)
-	mesh := lab.Mesh && c.Role == state.RoleMember
+	mesh := lab.Mesh && c.Member
 	if !lab.Ready {
 		if err := l.install(ctx, cp, mesh); err != nil {
 			return err

@@ -35,21 +35,29 @@ const readiness = 3 * time.Minute
 // the hub.
 func (l *Lab) applyExample(ctx context.Context, lab *state.Lab) error {
 	example := filepath.Join(lab.Root, "examples", "split")
-	for _, c := range lab.Clusters {
-		dir := filepath.Join(example, "hub")
-		if c.Role == state.RoleMember {
-			dir = exampleFor(filepath.Join(example, "members"), c.Name)
-		}
+	err := eachCluster(ctx, lab.Clusters, func(ctx context.Context, c state.Cluster) error {
 		applier, err := l.applier(c.Name)
 		if err != nil {
 			return err
 		}
-		if err := l.applyKustomization(ctx, applier, dir); err != nil {
-			return fmt.Errorf("example in %s: %w", c.Name, err)
+		var dirs []string
+		if c.Role == state.RoleHub {
+			dirs = append(dirs, filepath.Join(example, "hub"))
 		}
+		if c.Member {
+			dirs = append(dirs, exampleFor(filepath.Join(example, "members"), c.Name))
+		}
+		for _, dir := range dirs {
+			if err := l.applyKustomization(ctx, applier, dir); err != nil {
+				return fmt.Errorf("example in %s: %w", c.Name, err)
+			}
+		}
+		return nil
+	})
+	if err == nil {
+		l.say("example applied")
 	}
-	l.say("example applied")
-	return nil
+	return err
 }
 
 // exampleFor returns the folder for a member: its own where there is one, else the common one.
@@ -74,7 +82,7 @@ func (l *Lab) awaitReady(ctx context.Context, lab *state.Lab) error {
 			if err := l.awaitDeployments(ctx, c.Name); err != nil {
 				return err
 			}
-			if gateways && c.Role == state.RoleMember {
+			if gateways && c.Member {
 				return l.awaitGateway(ctx, c.Name)
 			}
 			return nil

@@ -21,6 +21,9 @@ import (
 	"isthmus.dev/isthmus/test/lab/state"
 )
 
+// intentClass is the class of a hub's own Gateways, whose addresses are those of the members' gateways.
+const intentClass = "isthmus"
+
 // eastWestPort is the port by which the gateways of other clusters come in.
 const eastWestPort = 15443
 
@@ -100,7 +103,7 @@ func gatewayAddresses(gateways []gatewayv1.Gateway) (public, eastWest string) {
 	first := ""
 	for _, g := range gateways {
 		address, ok := gatewayIP(g)
-		if !ok {
+		if !ok || g.Spec.GatewayClassName == intentClass {
 			continue
 		}
 		for _, listener := range g.Spec.Listeners {

@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"time"
 
-	"golang.org/x/sync/errgroup"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
@@ -43,16 +42,13 @@ func (l *Lab) installIsthmus(ctx context.Context, lab *state.Lab) error {
 	if err := l.applyKustomization(ctx, hub, filepath.Join(lab.Root, "config", "default")); err != nil {
 		return fmt.Errorf("install Isthmus in the hub: %w", err)
 	}
-	g, ctx := errgroup.WithContext(ctx)
-	for _, member := range lab.Members() {
-		g.Go(func() error {
-			if err := l.join(ctx, lab, hub, member); err != nil {
-				return fmt.Errorf("join member %s: %w", member.Name, err)
-			}
-			return nil
-		})
-	}
-	if err := g.Wait(); err != nil {
+	err = eachCluster(ctx, lab.Members(), func(ctx context.Context, member state.Cluster) error {
+		if err := l.join(ctx, lab, hub, member); err != nil {
+			return fmt.Errorf("join member %s: %w", member.Name, err)
+		}
+		return nil
+	})
+	if err != nil {
 		return err
 	}
 	l.say("hub: Isthmus installed, members joined")

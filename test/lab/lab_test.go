@@ -45,6 +45,29 @@ func TestMembersOfOneProviderLieInDifferentRegions(t *testing.T) {
 	require.Equal(t, "us-west-2", lab.Clusters[2].Region)
 }
 
+func TestTwentyMembersOfOneProviderLieInAsManyPlacesAsThereAre(t *testing.T) {
+	for _, p := range providers {
+		zones, regions := map[string]int{}, map[string]int{}
+		for n := range 12 {
+			at := p.place(n)
+			zones[at.zone]++
+			regions[at.region]++
+		}
+		require.Len(t, zones, 12, p.name)
+		require.Len(t, regions, 4, p.name)
+		require.Equal(t, p.place(0), p.place(12), "then from the beginning")
+	}
+}
+
+func TestAHubMayBeAMember(t *testing.T) {
+	o := Options{Dir: t.TempDir(), HubMember: true}
+	require.NoError(t, o.complete())
+	lab, err := o.plan("")
+	require.NoError(t, err)
+	require.Equal(t, state.RoleHub, lab.Clusters[0].Role)
+	require.Len(t, lab.Members(), 3)
+}
+
 func TestOptionsAreRefusedInWords(t *testing.T) {
 	for say, o := range map[string]Options{
 		"is named twice": {Members: []string{"eks", "eks"}},
@@ -52,6 +75,7 @@ func TestOptionsAreRefusedInWords(t *testing.T) {
 		"the lab's own":  {Members: []string{"test-a"}},
 		"lower-case":     {Members: []string{"EKS"}},
 		"is negative":    {PilotDebounce: -time.Second},
+		"leave out one":  {NoHub: true, HubMember: true},
 	} {
 		o.Dir = t.TempDir()
 		require.ErrorContains(t, o.complete(), say)
@@ -69,18 +93,35 @@ func TestAnotherLabIsToldFromTheSame(t *testing.T) {
 	same := plan(Options{})
 	require.Empty(t, sameLab(same, plan(Options{})))
 	require.Contains(t, sameLab(same, plan(Options{Members: []string{"eks"}})), "clusters")
+	require.Contains(t, sameLab(same, plan(Options{HubMember: true})), "a member, too")
 	require.Contains(t, sameLab(same, plan(Options{NoMesh: true})), "mesh")
 	require.Contains(t, sameLab(same, plan(Options{PilotDebounce: time.Millisecond})), "debounce")
 }
 
 func TestNodesAreNamedAsTheCloudWould(t *testing.T) {
-	name, id := nodeIdentity(state.Cluster{Provider: "eks", NodeIP: "10.231.0.12", Zone: "us-east-1a", Index: 2})
+	node := func(cluster string) (name, id string, labels map[string]string) {
+		o := Options{Dir: t.TempDir(), Members: []string{cluster}}
+		require.NoError(t, o.complete())
+		lab, err := o.plan("")
+		require.NoError(t, err)
+		return nodeIdentity(lab.Members()[0])
+	}
+	name, id, labels := node("eks")
 	require.Equal(t, "ip-10-231-0-12.ec2.internal", name)
-	require.Equal(t, "aws:///us-east-1a/i-00000000000000002", id)
-	name, id = nodeIdentity(state.Cluster{Name: "gke", Provider: "gke", Zone: "europe-west1-b"})
+	require.Regexp(t, `^aws:///us-east-1a/i-[0-9a-f]{17}$`, id)
+	require.Equal(t, "default", labels["eks.amazonaws.com/nodegroup"])
+	name, id, labels = node("gke-blue")
 	require.Equal(t, "gce://isthmus-lab/europe-west1-b/"+name, id)
-	_, id = nodeIdentity(state.Cluster{Name: "hub"})
+	require.Equal(t, "default-pool", labels["cloud.google.com/gke-nodepool"])
+	name, id, labels = node("aks")
+	require.Regexp(t, `^aks-nodepool1-[0-9a-f]{8}-vmss000000$`, name)
+	require.Regexp(t, `^azure:///subscriptions/[-0-9]{36}/resourceGroups/mc_isthmus-lab_aks_eastus/providers/Microsoft.Compute/`+
+		`virtualMachineScaleSets/aks-nodepool1-[0-9a-f]{8}-vmss/virtualMachines/0$`, id)
+	require.Equal(t, "Standard_D4s_v5", labels[instanceType])
+	name, id, labels = node("onprem")
+	require.Equal(t, "onprem-node", name)
 	require.Empty(t, id)
+	require.Empty(t, labels)
 }
 
 func TestMountPointsBelowTheLabOnlyTheInnermostFirst(t *testing.T) {
@@ -103,7 +144,10 @@ func TestGatewayAddresses(t *testing.T) {
 		}
 		return g
 	}
+	intent := gateway("sample", "a", "10.233.3.1", 80)
+	intent.Spec.GatewayClassName = intentClass
 	public, eastWest := gatewayAddresses([]gatewayv1.Gateway{
+		intent,
 		gateway("isthmus-system", "east-west", "10.233.2.1", eastWestPort),
 		gateway("sample", "z", "10.233.2.4", 80),
 		gateway("sample", "public", "10.233.2.2", 80),

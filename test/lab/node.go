@@ -9,31 +9,11 @@ import (
 	"fmt"
 	"net/netip"
 	"path/filepath"
-	"strings"
 
 	"isthmus.dev/isthmus/test/lab/network"
 	"isthmus.dev/isthmus/test/lab/node"
 	"isthmus.dev/isthmus/test/lab/state"
 )
-
-// place is where a provider's clusters lie.
-type place struct{ region, zone string }
-
-// places are the regions of the providers' clusters, in the order in which the clusters are named.
-var places = map[string][]place{
-	"eks": {{"us-east-1", "us-east-1a"}, {"us-west-2", "us-west-2b"}, {"eu-central-1", "eu-central-1a"}},
-	"gke": {{"europe-west1", "europe-west1-b"}, {"us-central1", "us-central1-c"}, {"asia-east1", "asia-east1-a"}},
-}
-
-// providerOf tells a cluster's provider from its name.
-func providerOf(name string) string {
-	for _, provider := range []string{"eks", "gke"} {
-		if strings.HasPrefix(name, provider) {
-			return provider
-		}
-	}
-	return ""
-}
 
 // RunNode is the node of one cluster of the lab in folder dir. It is to run in the cluster's network
 // namespace and returns when ctx ends.
@@ -66,7 +46,7 @@ func RunNode(ctx context.Context, dir, cluster string) error {
 	tracked := make(chan struct{})
 	go func() {
 		defer close(tracked)
-		if c.Role == state.RoleMember { // the hub's Gateways are intent: nothing answers there
+		if c.Member { // the Gateways of a hub that is none are intent: nothing answers there
 			trackGateways(ctx, dir, cluster, c.Kubeconfig)
 		}
 	}()
@@ -85,26 +65,13 @@ func nodeConfig(dir string, c state.Cluster) (node.Config, error) {
 	if err != nil {
 		return node.Config{}, fmt.Errorf("loadBalancerCIDR of %s: %w", c.Name, err)
 	}
-	name, id := nodeIdentity(c)
+	name, id, labels := nodeIdentity(c)
 	return node.Config{
-		Cluster: c.Name, Provider: c.Provider, NodeName: name, NodeIP: c.NodeIP,
-		Region: c.Region, Zone: c.Zone, ProviderID: id,
+		Cluster: c.Name, NodeName: name, NodeIP: c.NodeIP,
+		Region: c.Region, Zone: c.Zone, ProviderID: id, Labels: labels,
 		Kubeconfig: c.Kubeconfig, PodCIDR: pods, LoadBalancerCIDR: balancers, PodBridge: network.PodBridge,
 		ImageDirs:     []string{filepath.Join(dir, "images")},
 		StateDir:      filepath.Join(dir, "run", c.Name),
 		APIServerHost: c.NodeIP, APIServerPort: apiServerPort,
 	}, nil
-}
-
-// nodeIdentity names a cluster's node and its provider ID as the cloud would.
-func nodeIdentity(c state.Cluster) (name, providerID string) {
-	switch c.Provider {
-	case "eks":
-		return "ip-" + strings.ReplaceAll(c.NodeIP, ".", "-") + ".ec2.internal",
-			fmt.Sprintf("aws:///%s/i-%017x", c.Zone, c.Index)
-	case "gke":
-		name = "gke-" + c.Name + "-default-pool-0"
-		return name, fmt.Sprintf("gce://isthmus-lab/%s/%s", c.Zone, name)
-	}
-	return c.Name + "-node", ""
 }

@@ -5,6 +5,7 @@
 package lab
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
@@ -28,8 +29,10 @@ type Options struct {
 	// Dir is the lab's folder; default .lab in the checkout.
 	Dir string
 	// Members are the names of the member clusters; default eks and gke. A name that starts with
-	// eks or gke makes a cluster that looks like that provider's.
+	// eks, gke or aks makes a cluster that looks like that provider's.
 	Members []string
+	// HubMember makes the hub a member as well: with mesh, example and a MemberCluster of its own.
+	HubMember bool
 	// NoHub leaves out the hub cluster, and Isthmus with it; NoMesh leaves out Istio.
 	NoHub, NoMesh bool
 	// NoExample leaves out the example.
@@ -68,6 +71,9 @@ func (o *Options) complete() error {
 	if len(o.Members) >= network.MaxClusters {
 		return fmt.Errorf("%d members: the address plan holds %d clusters", len(o.Members), network.MaxClusters)
 	}
+	if o.HubMember && o.NoHub {
+		return errors.New("a lab without a hub has no hub that could be a member: leave out one of --no-hub and --hub-member")
+	}
 	if o.PilotDebounce < 0 {
 		return fmt.Errorf("istiod's debounce %v is negative", o.PilotDebounce)
 	}
@@ -105,19 +111,19 @@ func (o *Options) plan(root string) (*state.Lab, error) {
 			return nil, err
 		}
 		c := state.Cluster{
-			Name: name, Role: state.RoleMember, Provider: providerOf(name), Index: index,
+			Name: name, Role: state.RoleMember, Member: true, Index: index,
 			NetNS: net.NetNS, Link: net.Link, NodeIP: net.Node.Addr().String(),
 			APIServer:  fmt.Sprintf("https://%s:%d", net.Node.Addr(), apiServerPort),
 			Kubeconfig: filepath.Join(o.Dir, "kubeconfigs", name+".yaml"),
 			PodCIDR:    net.Pods.String(), LoadBalancerCIDR: net.LoadBalancers.String(), ServiceCIDR: net.Services.String(),
 		}
 		if name == hubName {
-			c.Role, c.Provider = state.RoleHub, ""
+			c.Role, c.Member = state.RoleHub, o.HubMember
 		}
-		if at := places[c.Provider]; len(at) > 0 {
-			place := at[used[c.Provider]%len(at)]
-			c.Region, c.Zone = place.region, place.zone
-			used[c.Provider]++
+		if p := providerOf(name); p != nil {
+			at := p.place(used[p.name])
+			c.Provider, c.Region, c.Zone = p.name, at.region, at.zone
+			used[p.name]++
 		}
 		lab.Clusters = append(lab.Clusters, c)
 	}

@@ -117,7 +117,11 @@ func sameLab(running, asked *state.Lab) string {
 	names := func(l *state.Lab) string {
 		var all []string
 		for _, c := range l.Clusters {
-			all = append(all, c.Name)
+			name := c.Name
+			if c.Role == state.RoleHub && c.Member {
+				name += " (a member, too)"
+			}
+			all = append(all, name)
 		}
 		return strings.Join(all, ", ")
 	}

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -144,14 +145,21 @@ func (l *Lab) startClusters(ctx context.Context, lab *state.Lab) error {
 	if err := l.prepareClusters(lab); err != nil {
 		return err
 	}
+	return eachCluster(ctx, lab.Clusters, func(ctx context.Context, c state.Cluster) error {
+		if err := l.startCluster(ctx, lab, c); err != nil {
+			return fmt.Errorf("cluster %s: %w", c.Name, err)
+		}
+		return nil
+	})
+}
+
+// eachCluster works on several clusters at once, but not on twenty: they would all be slow together,
+// until the first of them is given up.
+func eachCluster(ctx context.Context, clusters []state.Cluster, work func(context.Context, state.Cluster) error) error {
 	g, ctx := errgroup.WithContext(ctx)
-	for _, c := range lab.Clusters {
-		g.Go(func() error {
-			if err := l.startCluster(ctx, lab, c); err != nil {
-				return fmt.Errorf("cluster %s: %w", c.Name, err)
-			}
-			return nil
-		})
+	g.SetLimit(max(3, runtime.NumCPU()))
+	for _, c := range clusters {
+		g.Go(func() error { return work(ctx, c) })
 	}
 	return g.Wait()
 }
@@ -166,7 +174,7 @@ func (l *Lab) prepareClusters(lab *state.Lab) error {
 		if err := cp.Prepare(c.Kubeconfig); err != nil {
 			return fmt.Errorf("keys of %s: %w", c.Name, err)
 		}
-		if lab.Mesh && c.Role == state.RoleMember {
+		if lab.Mesh && c.Member {
 			if err := cp.PrepareMesh(); err != nil {
 				return fmt.Errorf("mesh keys of %s: %w", c.Name, err)
 			}

@@ -57,15 +57,16 @@ const (
 
 // Config says which node of which cluster an agent is.
 type Config struct {
-	Cluster, Provider, NodeName, NodeIP string // Provider is "eks", "gke" or empty
-	Region, Zone, ProviderID            string
-	Kubeconfig                          string // path of an administrator's kubeconfig
-	PodCIDR, LoadBalancerCIDR           netip.Prefix
-	PodBridge                           string   // bridge of the pods, in the agent's network namespace
-	ImageDirs                           []string // searched in order
-	StateDir                            string   // pods' files and logs; the agent's alone
-	APIServerHost                       string   // what pods get as KUBERNETES_SERVICE_HOST
-	APIServerPort                       int
+	Cluster, NodeName, NodeIP string
+	Region, Zone, ProviderID  string
+	Labels                    map[string]string // the node's besides those that every node has
+	Kubeconfig                string            // path of an administrator's kubeconfig
+	PodCIDR, LoadBalancerCIDR netip.Prefix
+	PodBridge                 string   // bridge of the pods, in the agent's network namespace
+	ImageDirs                 []string // searched in order
+	StateDir                  string   // pods' files and logs; the agent's alone
+	APIServerHost             string   // what pods get as KUBERNETES_SERVICE_HOST
+	APIServerPort             int
 	// OnProcesses gets all pod processes of the node whenever the set changes; calls do not overlap.
 	OnProcesses func([]state.Process)
 }

@@ -115,7 +115,7 @@ func agentMain(dir string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	err := Run(ctx, Config{
-		Cluster: "test", Provider: "eks", NodeName: "node-1", NodeIP: testNodeIP, Region: "us-east-1", Zone: "us-east-1a",
+		Cluster: "test", NodeName: "node-1", NodeIP: testNodeIP, Region: "us-east-1", Zone: "us-east-1a",
 		ProviderID: "aws:///us-east-1a/i-00000000000000001", Kubeconfig: filepath.Join(dir, "kubeconfig"),
 		PodCIDR: netip.MustParsePrefix("10.232.250.0/24"), LoadBalancerCIDR: netip.MustParsePrefix("10.233.250.0/29"),
 		PodBridge: testBridge, ImageDirs: []string{filepath.Join(dir, "images")}, StateDir: filepath.Join(dir, "state"),

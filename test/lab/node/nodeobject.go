@@ -8,6 +8,7 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"runtime"
 	"time"
@@ -70,12 +71,7 @@ func nodeLabels(c Config) map[string]string {
 	if c.Zone != "" {
 		labels[corev1.LabelTopologyZone] = c.Zone
 	}
-	switch c.Provider {
-	case "eks":
-		labels["eks.amazonaws.com/nodegroup"] = "default"
-	case "gke":
-		labels["cloud.google.com/gke-nodepool"] = "default-pool"
-	}
+	maps.Copy(labels, c.Labels)
 	return labels
 }
 

@@ -61,7 +61,8 @@ type Lab struct {
 type Cluster struct {
 	Name     string `json:"name"`
 	Role     string `json:"role"`     // hub or member
-	Provider string `json:"provider"` // eks, gke or empty
+	Member   bool   `json:"member"`   // whether it carries traffic: every member does, and a hub may besides
+	Provider string `json:"provider"` // eks, gke, aks or empty
 	NetNS    string `json:"netns"`    // name below /run/netns
 	Link     string `json:"link"`     // host side of the cluster's uplink
 
@@ -222,7 +223,7 @@ func (l *Lab) Cluster(name string) (*Cluster, error) {
 func (l *Lab) Members() []Cluster {
 	var members []Cluster
 	for _, c := range l.Clusters {
-		if c.Role == RoleMember {
+		if c.Member {
 			members = append(members, c)
 		}
 	}
