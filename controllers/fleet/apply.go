@@ -132,6 +132,9 @@ func (w *writer) apply(ctx context.Context, conn *connection, owner federation.O
 	})
 	if err == nil {
 		w.written.put(r.objectKey(), config, r.hash)
+		if live == nil {
+			w.written.created(r.objectKey(), config)
+		}
 	}
 	return true, err
 }
@@ -287,7 +290,8 @@ func moreUrgent(a, b error) error {
 	return a
 }
 
-// owned lists what an owner has of one kind, sorted by name.
+// owned lists what an owner has of one kind, sorted by name: what the cache shows, and what was created so lately
+// that it does not show it yet.
 func (w *writer) owned(gvk schema.GroupVersionKind, owner federation.Owner) ([]client.Object, error) {
 	entry, err := w.member.cacheOf(gvk)
 	if meta.IsNoMatchError(err) {
@@ -306,6 +310,11 @@ func (w *writer) owned(gvk schema.GroupVersionKind, owner federation.Owner) ([]c
 	var owned []client.Object
 	for _, item := range items {
 		if obj := object(item); federation.IsOurs(obj) {
+			owned = append(owned, obj)
+		}
+	}
+	for _, obj := range w.written.createdFor(gvk.GroupKind(), owner.Label()) {
+		if _, seen, err := entry.store.GetByKey(storeKey(client.ObjectKeyFromObject(obj))); err == nil && !seen {
 			owned = append(owned, obj)
 		}
 	}

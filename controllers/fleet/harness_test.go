@@ -169,10 +169,11 @@ func kubeconfigFor(t testing.TB, config *rest.Config) []byte {
 	return data
 }
 
-// eventually waits for a condition; what it says last is printed if it never holds.
+// eventually waits for a condition; what it says last is printed if it never holds. It is patient: a busy machine
+// under the race detector takes many times as long as a quiet one.
 func eventually(t *testing.T, condition func() bool, last func() any) {
 	t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(2 * time.Minute)
 	for !condition() {
 		if time.Now().After(deadline) {
 			t.Fatalf("the condition never held; last seen: %+v", last())

@@ -9,6 +9,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/resourceversion"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"isthmus.dev/isthmus/api/v1alpha1"
 )
 
 // ledger remembers what was last seen to be as wished, object by object. A cache lags behind a write, and a wish
@@ -16,6 +18,9 @@ import (
 type ledger struct {
 	mu      sync.Mutex
 	entries map[objectKey]entry
+	// unseen are the objects that were created and that no cache has shown yet: whoever withdraws them at once
+	// finds them here.
+	unseen map[objectKey]client.Object
 }
 
 type objectKey struct {
@@ -28,7 +33,9 @@ type entry struct {
 	uid           types.UID
 }
 
-func newLedger() *ledger { return &ledger{entries: map[objectKey]entry{}} }
+func newLedger() *ledger {
+	return &ledger{entries: map[objectKey]entry{}, unseen: map[objectKey]client.Object{}}
+}
 
 func keyOf(gvk schema.GroupVersionKind, obj client.Object) objectKey {
 	return objectKey{gvk.GroupKind(), client.ObjectKeyFromObject(obj)}
@@ -42,6 +49,26 @@ func (l *ledger) put(key objectKey, obj client.Object, hash string) {
 		return
 	}
 	l.entries[key] = entry{hash: hash, version: obj.GetResourceVersion(), uid: obj.GetUID()}
+}
+
+// created records an object that was made just now.
+func (l *ledger) created(key objectKey, obj client.Object) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.unseen[key] = obj
+}
+
+// createdFor returns the objects of one kind that were made for an owner and that no event has shown yet.
+func (l *ledger) createdFor(kind schema.GroupKind, label string) []client.Object {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var made []client.Object
+	for key, obj := range l.unseen {
+		if key.GroupKind == kind && obj.GetLabels()[v1alpha1.LabelOwner] == label {
+			made = append(made, obj)
+		}
+	}
+	return made
 }
 
 // holds tells whether an object that a cache shows is known to be what hash says: it is the very one that was
@@ -65,12 +92,14 @@ func (l *ledger) drop(key objectKey) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.entries, key)
+	delete(l.unseen, key)
 }
 
 func (l *ledger) clear() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	clear(l.entries)
+	clear(l.unseen)
 }
 
 // observe takes in an event, and tells whether it is the echo of what was recorded.
@@ -81,7 +110,9 @@ func (l *ledger) observe(gvk schema.GroupVersionKind, old, new client.Object) bo
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	known, ok := l.entries[keyOf(gvk, new)]
+	key := keyOf(gvk, new)
+	delete(l.unseen, key)
+	known, ok := l.entries[key]
 	return ok && known.uid == new.GetUID() && !newer(new.GetResourceVersion(), known.version)
 }
 

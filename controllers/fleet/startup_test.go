@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"path"
 	"slices"
 	"strings"
 	"sync"
@@ -14,17 +15,25 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"isthmus.dev/isthmus/api/v1alpha1"
 	"isthmus.dev/isthmus/federation"
 )
 
-// widgetServer is an API server with one object, a Widget, which can forget its CRDs.
+var widgetOwner = federation.Owner{Noun: "service", Namespace: "shop", Name: "hasty"}
+
+// widgetServer is an API server with one object, a Widget, which can forget its CRDs. It takes what is written, and
+// tells nobody.
 type widgetServer struct {
 	mu sync.Mutex
 	// forgetful is for how many more times it is asked for the kind until it knows it again.
 	forgetful int
 	asked     int
 	watches   []context.CancelFunc
+	deleted   []string
 }
 
 // restart cuts its watches, and answers 404 so many times when it is asked for the kind.
@@ -80,6 +89,18 @@ func (s *widgetServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.mu.Unlock()
 		w.(http.Flusher).Flush()
 		<-ctx.Done()
+	case r.Method == http.MethodPatch:
+		_, _ = fmt.Fprintf(w, `{"kind":"Widget","apiVersion":"test.isthmus.dev/v1","metadata":{"namespace":"shop","name":"%s","uid":"2",
+			"resourceVersion":"6","labels":{"%s":"%s","%s":"%s"}}}`, path.Base(r.URL.Path),
+			v1alpha1.LabelManagedBy, v1alpha1.ManagedBy, v1alpha1.LabelOwner, widgetOwner.Label())
+	case r.Method == http.MethodDelete:
+		s.mu.Lock()
+		s.deleted = append(s.deleted, path.Base(r.URL.Path))
+		s.mu.Unlock()
+		_, _ = fmt.Fprint(w, `{"kind":"Status","apiVersion":"v1","status":"Success"}`)
+	case path.Base(r.URL.Path) != "widgets":
+		w.WriteHeader(http.StatusNotFound)
+		_, _ = fmt.Fprint(w, `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"NotFound","code":404}`)
 	default:
 		_, _ = fmt.Fprint(w, `{"kind":"PartialObjectMetadataList","apiVersion":"meta.k8s.io/v1","metadata":{"resourceVersion":"5"},
 			"items":[{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1","metadata":{"namespace":"shop","name":"known","uid":"1","resourceVersion":"4"}}]}`)
@@ -101,6 +122,27 @@ func TestAnAPIServerThatHasNotFoundItsCRDsYetIsNotBelieved(t *testing.T) {
 	server.restart(1 << 20)
 	eventually(t, func() bool { return slices.Contains(m.State().Missing, "Widget.test.isthmus.dev") }, func() any { return m.State() })
 	eventually(t, func() bool { return f.eventsOf("known") == 2 }, func() any { return f.eventsOf("known") })
+}
+
+// The watch of this server never shows what was created.
+func TestWhatNoCacheHasShownYetIsWithdrawn(t *testing.T) {
+	server := &widgetServer{}
+	config := tlsServer(t, server.ServeHTTP)
+	f := newFixture(t, func(o *Options) { o.Kinds = []Kind{{Object: metadataOf(widgetKind)}} })
+	m := f.joinSynced("eks", config)
+	widget := &unstructured.Unstructured{}
+	widget.SetGroupVersionKind(widgetKind)
+	widget.SetNamespace("shop")
+	widget.SetName("hasty")
+	widgetOwner.Mark(widget)
+	m.Submit(Desired{Owner: widgetOwner, Objects: []client.Object{widget}, Prune: []schema.GroupVersionKind{widgetKind}})
+	written(t, m, widgetOwner)
+
+	m.Submit(Desired{Owner: widgetOwner, Prune: []schema.GroupVersionKind{widgetKind}})
+	written(t, m, widgetOwner)
+	server.mu.Lock()
+	defer server.mu.Unlock()
+	require.Equal(t, []string{"hasty"}, server.deleted)
 }
 
 // The leader's epoch is known only once the fleet is started.
