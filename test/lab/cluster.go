@@ -66,7 +66,7 @@ func (l *Lab) install(ctx context.Context, cp controlplane.Cluster, mesh bool) e
 	if err != nil {
 		return err
 	}
-	if err := cp.InstallCRDs(ctx, applier, mesh); err != nil {
+	if err := cp.InstallCRDs(ctx, applier); err != nil {
 		return err
 	}
 	if mesh {

@@ -88,7 +88,7 @@ func (l *Lab) logs(cluster string) string { return filepath.Join(l.Dir, "logs", 
 func (l *Lab) ensureTools(ctx context.Context, mesh bool) (err error) {
 	sets := []tools.Set{tools.Etcd, tools.Kubernetes, tools.CRDs}
 	if mesh {
-		sets = append(sets, tools.Envoy, tools.Istio)
+		sets = append(sets, tools.Envoy, tools.Helm, tools.IstioCharts, tools.Istio)
 	}
 	l.tools, err = tools.Ensure(ctx, l.out, sets...)
 	return err

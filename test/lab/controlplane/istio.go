@@ -4,12 +4,12 @@ package controlplane
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
+	"strconv"
 
 	"sigs.k8s.io/yaml"
 
@@ -18,17 +18,17 @@ import (
 	"isthmus.dev/isthmus/test/lab/tools"
 )
 
-// The namespace of istiod, and where its parts lie in the Istio tool set.
-const (
-	istioNamespace = "istio-system"
-	chart          = "manifests/charts/istio-control/istio-discovery/"
-	istioCRDs      = "manifests/charts/base/files/crd-all.gen.yaml"
-	// EnvoyBootstrap is the template of Envoy's bootstrap, which an image of the proxy carries.
-	EnvoyBootstrap = "tools/packaging/common/envoy_bootstrap.json"
-)
+const istioNamespace = "istio-system"
 
-// istiodPort is where proxies get certificates and configuration.
-const istiodPort = 15012
+// EnvoyBootstrap is the template of Envoy's bootstrap, which an image of the proxy carries; it lies
+// in the Istio tool set.
+const EnvoyBootstrap = "tools/packaging/common/envoy_bootstrap.json"
+
+// Ports of istiod: where proxies get certificates and configuration, and where API servers ask it.
+const (
+	istiodPort        = 15012
+	istiodWebhookPort = 15017
+)
 
 // IstiodHTTPPort is where istiod says whether it is ready.
 const IstiodHTTPPort = 8080
@@ -40,7 +40,7 @@ func (c Cluster) istiodAddress() string {
 func (c Cluster) caDir() string { return filepath.Join(c.Dir, "istio-ca") }
 
 // PrepareMesh writes what istiod needs: an intermediate authority of the cluster under the one root
-// of all clusters, so that their gateways trust one another, and the mesh's configuration.
+// of all clusters, so that their gateways trust one another.
 func (c Cluster) PrepareMesh() error {
 	root, err := loadAuthority(c.Shared, "mesh-root", nil)
 	if err != nil {
@@ -49,22 +49,8 @@ func (c Cluster) PrepareMesh() error {
 	if _, err := loadAuthority(c.caDir(), "intermediate", root); err != nil {
 		return err
 	}
-	if err := c.writeIstioCA(); err != nil {
-		return err
-	}
-	mesh, err := yaml.Marshal(map[string]any{
-		"trustDomain":           "cluster.local",
-		"rootNamespace":         istioNamespace,
-		"enablePrometheusMerge": true,
-		"defaultConfig":         map[string]any{"discoveryAddress": c.istiodAddress()},
-	})
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(c.meshConfig(), mesh, 0o644) // nothing secret
+	return c.writeIstioCA()
 }
-
-func (c Cluster) meshConfig() string { return filepath.Join(c.Dir, "mesh.yaml") }
 
 // writeIstioCA copies the authorities under the names that istiod looks for in ROOT_CA_DIR.
 func (c Cluster) writeIstioCA() error {
@@ -95,9 +81,9 @@ func (c Cluster) writeIstioCA() error {
 func (c Cluster) Istiod(kubeconfig string) process.Spec {
 	s := c.spec(state.Istiod, c.Tools.File(tools.Istio, "pilot-discovery"),
 		"discovery",
-		"--kubeconfig="+kubeconfig, "--clusterID="+c.Name, "--meshConfig="+c.meshConfig(),
+		"--kubeconfig="+kubeconfig, "--clusterID="+c.Name,
 		fmt.Sprintf("--httpAddr=:%d", IstiodHTTPPort), "--grpcAddr=", fmt.Sprintf("--secureGRPCAddr=:%d", istiodPort),
-		"--httpsAddr=:15017", "--monitoringAddr=:15014", "--ctrlz_port=0", "--domain=cluster.local",
+		fmt.Sprintf("--httpsAddr=:%d", istiodWebhookPort), "--monitoringAddr=:15014", "--ctrlz_port=0", "--domain=cluster.local",
 		"--keepaliveMaxServerConnectionAge=30m",
 	)
 	s.Env = append(s.Env,
@@ -106,8 +92,6 @@ func (c Cluster) Istiod(kubeconfig string) process.Spec {
 		"JWT_POLICY=third-party-jwt", "PILOT_CERT_PROVIDER=istiod",
 		// These two put filters of Istio's own build into every listener: stock Envoy refuses them.
 		"PILOT_ENABLE_ALPN_FILTER=false", "PILOT_ENABLE_METADATA_EXCHANGE=false",
-		"PILOT_ENABLE_GATEWAY_API_DEPLOYMENT_CONTROLLER=true", "INJECT_ENABLED=true",
-		"INJECTION_WEBHOOK_CONFIG_NAME=", "VALIDATION_WEBHOOK_CONFIG_NAME=",
 		// There is never a second one; an election would delay each restart by a lease's time.
 		"ENABLE_LEADER_ELECTION=false",
 	)
@@ -117,92 +101,56 @@ func (c Cluster) Istiod(kubeconfig string) process.Spec {
 	return s
 }
 
-// InstallCRDs applies the CRDs of the Gateway API and of MCS and, with mesh, those of Istio.
-func (c Cluster) InstallCRDs(ctx context.Context, a *Applier, mesh bool) error {
+// InstallCRDs applies the CRDs of the Gateway API and of MCS.
+func (c Cluster) InstallCRDs(ctx context.Context, a *Applier) error {
 	files, err := filepath.Glob(filepath.Join(c.Tools[tools.CRDs], "*", "*.yaml"))
 	if err != nil {
 		return err
 	}
-	if mesh {
-		files = append(files, c.Tools.File(tools.Istio, istioCRDs))
-	}
 	return a.ApplyFiles(ctx, files...)
 }
 
-// InstallMesh applies what istiod expects to find: its namespace and the templates of the proxies
-// that it deploys.
+// InstallMesh applies what Istio's own charts install: its namespace, configuration, templates of
+// the proxies, webhooks and rights.
 func (c Cluster) InstallMesh(ctx context.Context, a *Applier) error {
-	injector, err := c.injector()
+	manifest, err := yaml.Marshal(map[string]any{
+		"apiVersion": "v1", "kind": "Namespace",
+		"metadata": map[string]any{"name": istioNamespace, "labels": map[string]any{"topology.istio.io/network": c.Name}},
+	})
 	if err != nil {
-		return fmt.Errorf("templates of Istio's gateways: %w", err)
+		return err
 	}
-	namespace := map[string]any{"apiVersion": "v1", "kind": "Namespace", "metadata": map[string]any{"name": istioNamespace}}
-	return a.ApplyObjects(ctx, namespace, injector)
-}
-
-// injector builds the ConfigMap istio-sidecar-injector as the chart's template
-// istiod-injector-configmap.yaml does, without Helm: the templates in files/ are rendered by istiod.
-func (c Cluster) injector() (map[string]any, error) {
-	config := map[string]any{
-		"policy": "enabled", "defaultTemplates": []string{"sidecar"},
-		"alwaysInjectSelector": []any{}, "neverInjectSelector": []any{}, "injectedAnnotations": map[string]any{},
-		"template": "{{ Template_Version_And_Istio_Version_Mismatched_Check_Installation }}",
-	}
-	templates := map[string]any{}
-	for name, file := range map[string]string{
-		"sidecar": "injection-template.yaml", "gateway": "gateway-injection-template.yaml",
-		"grpc-simple": "grpc-simple.yaml", "grpc-agent": "grpc-agent.yaml",
-		"waypoint": "waypoint.yaml", "kube-gateway": "kube-gateway.yaml",
-	} {
-		data, err := os.ReadFile(c.Tools.File(tools.Istio, chart+"files/"+file))
+	for _, chart := range []string{baseChart, istiodChart} {
+		rendered, err := c.render(ctx, chart, c.istioValues())
 		if err != nil {
-			return nil, err
+			return err
 		}
-		templates[name] = strings.TrimSpace(string(data))
+		manifest = slices.Concat(manifest, []byte("---\n"), rendered)
 	}
-	config["templates"] = templates
-	configYAML, err := yaml.Marshal(config)
-	if err != nil {
-		return nil, err
-	}
-	values, err := c.injectorValues()
-	if err != nil {
-		return nil, err
-	}
-	return map[string]any{
-		"apiVersion": "v1", "kind": "ConfigMap",
-		"metadata": map[string]any{
-			"name": "istio-sidecar-injector", "namespace": istioNamespace,
-			"labels": map[string]any{"istio.io/rev": "default"},
-		},
-		"data": map[string]any{"config": string(configYAML), "values": values},
-	}, nil
+	return a.Apply(ctx, manifest)
 }
 
-// injectorValues picks from the chart's default values what the templates use, with the lab's own.
-func (c Cluster) injectorValues() (string, error) {
-	data, err := os.ReadFile(c.Tools.File(tools.Istio, chart+"values.yaml"))
-	if err != nil {
-		return "", err
+// istioValues are the charts' values, as a person would write them for one of several clusters that
+// share a root of trust and nothing else.
+func (c Cluster) istioValues() map[string]any {
+	webhooks := "https://" + net.JoinHostPort(c.Network.Node.Addr().String(), strconv.Itoa(istiodWebhookPort))
+	return map[string]any{
+		"global": map[string]any{
+			"hub": "isthmus-lab", "tag": "lab",
+			"multiCluster": map[string]any{"clusterName": c.Name}, "network": c.Name,
+			"caAddress": c.istiodAddress(),
+			// The program nft is there for kube-proxy already.
+			"nativeNftables": true,
+			"configCluster":  true,
+		},
+		"meshConfig": map[string]any{
+			"enablePrometheusMerge": true,
+			"defaultConfig":         map[string]any{"discoveryAddress": c.istiodAddress()},
+		},
+		// Its metrics are a filter of Istio's own build of Envoy.
+		"telemetry": map[string]any{"enabled": false},
+		// istiod runs beside the cluster, not in it.
+		"istiodRemote": map[string]any{"enabled": true, "injectionURL": webhooks + "/inject"},
+		"base":         map[string]any{"validationURL": webhooks + "/validate"},
 	}
-	var file struct {
-		Values map[string]any `json:"_internal_defaults_do_not_set"`
-	}
-	if err := yaml.Unmarshal(data, &file); err != nil {
-		return "", err
-	}
-	all := file.Values
-	global, ok := all["global"].(map[string]any)
-	if !ok {
-		return "", fmt.Errorf("%svalues.yaml has no global values: has the chart changed?", chart)
-	}
-	global["hub"], global["tag"] = "isthmus-lab", "lab"
-	global["caAddress"] = c.istiodAddress()
-	global["multiCluster"] = map[string]any{"clusterName": c.Name}
-	picked := map[string]any{
-		"global": global, "sidecarInjectorWebhook": all["sidecarInjectorWebhook"], "revision": "",
-		"pilot": map[string]any{"cni": all["cni"], "env": all["env"]}, "gateways": all["gateways"],
-	}
-	values, err := json.MarshalIndent(picked, "", "  ")
-	return string(values), err
 }

@@ -18,6 +18,7 @@ import (
 
 // module is a tool module: packages to build, and files to take from a module that it requires.
 type module struct {
+	dir      string   // its folder, where that is not named like the set
 	packages []string // import paths
 	ldflags  []string // beside -s -w
 	from     string   // module of the files
@@ -45,13 +46,19 @@ var modules = map[Set]module{
 	Istio: {
 		packages: []string{"istio.io/istio/pilot/cmd/pilot-agent", "istio.io/istio/pilot/cmd/pilot-discovery"},
 		from:     "istio.io/istio",
-		files: []string{
-			"manifests/charts/istio-control/istio-discovery/files",
-			"manifests/charts/istio-control/istio-discovery/values.yaml",
-			"manifests/charts/base/files/crd-all.gen.yaml",
-			"tools/packaging/common/envoy_bootstrap.json",
-		},
-		about: "building istiod and pilot-agent (minutes, once)",
+		files:    []string{"tools/packaging/common/envoy_bootstrap.json"},
+		about:    "building istiod and pilot-agent (minutes, once)",
+	},
+	// A set of its own beside Istio's programs: who tries another chart need not build those again.
+	IstioCharts: {
+		dir:   string(Istio),
+		from:  "istio.io/istio",
+		files: []string{"manifests/charts/base", "manifests/charts/istio-control/istio-discovery"},
+		about: "copying Istio's charts",
+	},
+	Helm: {
+		packages: []string{"helm.sh/helm/v4/cmd/helm"},
+		about:    "building helm (a minute, once)",
 	},
 }
 
@@ -86,13 +93,10 @@ func ldflags(m module) string {
 }
 
 func buildModule(ctx context.Context, dir string, m module, out string) error {
-	args := []string{"build", "-trimpath", "-ldflags", ldflags(m), "-o", out + string(filepath.Separator)}
-	if len(m.packages) == 1 {
-		// A package at a module's root would be named after its folder, "v3" or "server".
-		args[len(args)-1] = filepath.Join(out, filepath.Base(dir))
-	}
-	if _, err := run(ctx, dir, "go", append(args, m.packages...)...); err != nil {
-		return err
+	if len(m.packages) > 0 {
+		if err := buildPackages(ctx, dir, m, out); err != nil {
+			return err
+		}
 	}
 	if m.from == "" {
 		return nil
@@ -102,6 +106,16 @@ func buildModule(ctx context.Context, dir string, m module, out string) error {
 		return err
 	}
 	return copyAll(source, out, m.files)
+}
+
+func buildPackages(ctx context.Context, dir string, m module, out string) error {
+	args := []string{"build", "-trimpath", "-ldflags", ldflags(m), "-o", out + string(filepath.Separator)}
+	if len(m.packages) == 1 {
+		// A package at a module's root would be named after its folder, "v3" or "server".
+		args[len(args)-1] = filepath.Join(out, filepath.Base(dir))
+	}
+	_, err := run(ctx, dir, "go", append(args, m.packages...)...)
+	return err
 }
 
 // moduleDir returns the folder of a module that the module in dir requires.

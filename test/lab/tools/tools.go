@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package tools builds the programs that the lab and the tests run but the product does not import:
-// etcd, Kubernetes, Istio and Envoy. Each set is a Go module of its own beside this file (Envoy is a
+// etcd, Kubernetes, Istio, Helm and Envoy. Each set is a Go module of its own beside this file (Envoy is a
 // wheel from PyPI), so that nothing of it enters the product's go.mod.
 //
 // Implementation considerations: a set is built once for each state of its pins into a folder of the
@@ -11,6 +11,7 @@
 package tools
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -33,12 +34,15 @@ const (
 	Kubernetes Set = "kubernetes"
 	Istio      Set = "istio"
 	Envoy      Set = "envoy"
+	// IstioCharts are Istio's own charts, of the same module as Istio; Helm renders them.
+	IstioCharts Set = "istio-charts"
+	Helm        Set = "helm"
 	// CRDs are those of the Gateway API and of MCS, from the product's own modules.
 	CRDs Set = "crds"
 )
 
 // All returns every set, in the order in which they are wanted first.
-func All() []Set { return []Set{Etcd, Kubernetes, CRDs, Envoy, Istio} }
+func All() []Set { return []Set{Etcd, Kubernetes, CRDs, Envoy, Helm, IstioCharts, Istio} }
 
 // Paths are the folders of the sets that were asked for.
 type Paths map[Set]string
@@ -90,8 +94,9 @@ func Ensure(ctx context.Context, out io.Writer, sets ...Set) (Paths, error) {
 
 func builderOf(root string, set Set) (builder, error) {
 	switch set {
-	case Etcd, Kubernetes, Istio:
-		return moduleBuilder(filepath.Join(root, "test", "lab", "tools", string(set)), modules[set]), nil
+	case Etcd, Kubernetes, Istio, IstioCharts, Helm:
+		m := modules[set]
+		return moduleBuilder(filepath.Join(root, "test", "lab", "tools", cmp.Or(m.dir, string(set))), m), nil
 	case Envoy:
 		return envoyBuilder(), nil
 	case CRDs:
