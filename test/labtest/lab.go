@@ -167,6 +167,24 @@ func Scale(t testing.TB, member, deployment string, replicas int32) {
 	})
 }
 
+// Restart replaces the pods of a Deployment of the example, as `kubectl rollout restart` does, and waits until all are new.
+func Restart(t testing.TB, member, deployment string) {
+	t.Helper()
+	c := Cluster(t, member)
+	d := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: Sample, Name: deployment}}
+	require.NoError(t, c.Patch(context.Background(), d, client.RawPatch("application/merge-patch+json",
+		fmt.Appendf(nil, `{"spec":{"template":{"metadata":{"annotations":{"kubectl.kubernetes.io/restartedAt":%q}}}}}`, time.Now().Format(time.RFC3339Nano)))))
+	Eventually(t, func() error {
+		if err := c.Get(context.Background(), client.ObjectKeyFromObject(d), d); err != nil {
+			return err
+		}
+		if s := d.Status; s.ObservedGeneration < d.Generation || s.UpdatedReplicas != *d.Spec.Replicas || s.Replicas != s.UpdatedReplicas || s.AvailableReplicas != s.Replicas {
+			return fmt.Errorf("%s: %s is not all new: %+v", member, deployment, s)
+		}
+		return nil
+	})
+}
+
 // SetPolicy gives the example's policy other weights.
 func SetPolicy(t testing.TB, eks, gke int32) {
 	t.Helper()

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package labtest
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netns"
+
+	"isthmus.dev/isthmus/test/lab/state"
+)
+
+// FromPod is a client whose connections begin in a pod, like those of the pod's own program: what the pod's network
+// does to those, it does to these. The pod is the first whose namespace/name starts so; addresses are IP addresses.
+func FromPod(t testing.TB, cluster, prefix string) *http.Client {
+	t.Helper()
+	pid := Process(t, cluster, state.Pod, prefix)
+	return &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, proto, address string) (conn net.Conn, err error) {
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				conn, err = dialAt(ctx, pid, proto, address)
+			}()
+			<-done
+			return conn, err
+		},
+	}}
+}
+
+// dialAt makes a connection in the network namespace of a process. The caller's goroutine is to end after it: a
+// thread that could not be led back ends with it.
+func dialAt(ctx context.Context, pid int, proto, address string) (net.Conn, error) {
+	runtime.LockOSThread()
+	home, err := netns.Get()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = home.Close() }()
+	there, err := netns.GetFromPid(pid)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = there.Close() }()
+	if err := netns.Set(there); err != nil {
+		return nil, err
+	}
+	conn, err := (&net.Dialer{}).DialContext(ctx, proto, address)
+	if netns.Set(home) == nil {
+		runtime.UnlockOSThread()
+	}
+	return conn, err
+}
+
+// Process waits for a process of a component whose name (the component, or namespace/pod) starts so, and returns its pid.
+func Process(t testing.TB, cluster, component, prefix string) (pid int) {
+	t.Helper()
+	Eventually(t, func() error {
+		l, err := Lab.State()
+		if err != nil {
+			return err
+		}
+		for _, p := range l.Find(cluster, component) {
+			if strings.HasPrefix(p.Name, prefix) && p.Alive() {
+				pid = p.PID
+				return nil
+			}
+		}
+		return fmt.Errorf("no %s %s… runs in %s", component, prefix, cluster)
+	})
+	return pid
+}
