@@ -386,6 +386,9 @@ func (s routePlanner) candidates(m RouteMember, ruleName string, key ServiceKey,
 			continue
 		}
 		was := lastBackend(last, key, port, cluster)
+		if was.Cluster == "" {
+			was = heldBackend(m, ruleName, key, port, cluster)
+		}
 		if !exporter.Synced && decided && was.Cluster == "" {
 			// It was left out before, for a reason that cannot be seen now.
 			continue
@@ -426,6 +429,26 @@ func lastBackend(last v1alpha1.PlannedRule, key ServiceKey, port int32, cluster 
 		if b.Import == key.String() && b.Port == port && b.Cluster == cluster {
 			b.Weight += out.Weight
 			out = b
+		}
+	}
+	return out
+}
+
+// heldBackend is what a rule of the member's own route says of a cluster of which no plan speaks: plans are recorded
+// after the route is written, and a hub that died in between finds only the route.
+func heldBackend(m RouteMember, ruleName string, key ServiceKey, port int32, cluster string) v1alpha1.PlannedBackend {
+	var out v1alpha1.PlannedBackend
+	if m.Observed == nil {
+		return out
+	}
+	ref := backendRef(gatewayv1.HTTPBackendRef{}, key, port, m.Name, cluster, m.Observed.Namespace)
+	for i, rule := range m.Observed.Spec.Rules {
+		for _, b := range rule.BackendRefs {
+			if RuleName(rule, i) == ruleName && deref(b.Port) == port &&
+				sameBackend(b.BackendObjectReference, ref.BackendObjectReference, m.Observed.Namespace) {
+				out.Import, out.Port, out.Cluster = key.String(), port, cluster
+				out.Weight += int32(backendWeight(b))
+			}
 		}
 	}
 	return out

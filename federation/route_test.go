@@ -237,6 +237,21 @@ func TestHostsThatAreNotKnownAreNotNamed(t *testing.T) {
 	require.Equal(t, unresolvedHost(sampleKey), plan.Members["aks"].Object.Spec.Rules[0].BackendRefs[0].Name)
 }
 
+// The hub wrote gke's route and died before it had recorded the plan; now it has not read eks.
+func TestTheRouteRemembersWhatNoPlanDoes(t *testing.T) {
+	s := routeSnapshot(hubRoute(t, `{backendRefs: [`+importRef+`]}`), exporter("eks", 1), exporter("gke", 1))
+	s.Policies = []*v1alpha1.TrafficDistributionPolicy{policyOn("p", "override", "HTTPRoute r")}
+	s.Policies[0].Spec.Overrides.Distribution = weighted("eks", 80, "gke", 20)
+	s = takenOver(s, PlanRoute(s), true)
+	s.Members[1].Last = []v1alpha1.PlannedRule{{Name: "0", Backends: []v1alpha1.PlannedBackend{
+		{Import: "sample/helloworld", Port: 80, Cluster: "gke", Weight: 10000, Verdict: string(Fit)}}}}
+	unread := exporter("eks", 0)
+	unread.Synced, unread.Exported, unread.Service = false, false, nil
+	s.Services[sampleKey] = ServiceSnapshot{Key: sampleKey, Members: []ServiceMember{unread, exporter("gke", 1)},
+		Remembered: &RememberedImport{Spec: s.Services[sampleKey].Import().Spec, Clusters: []string{"eks", "gke"}}}
+	require.Equal(t, "eks 8000 Policy, gke 2000 Policy", splitOf(PlanRoute(s), "gke"))
+}
+
 // A withdrawn cluster is found again by what was decided, also where the reference itself names no port.
 func TestWithdrawn(t *testing.T) {
 	for _, ref := range []string{importRef, strings.Replace(importRef, ", port: 80", "", 1)} {
