@@ -82,7 +82,8 @@ func (l *Lab) awaitReady(ctx context.Context, lab *state.Lab) error {
 			if err := l.awaitDeployments(ctx, c.Name); err != nil {
 				return err
 			}
-			if gateways && c.Member {
+			// A hub that is a member keeps its own Gateways and routes, which are intent: none is generated beside them.
+			if gateways && c.Role == state.RoleMember {
 				return l.awaitGateway(ctx, c.Name)
 			}
 			return nil
