@@ -28,20 +28,21 @@ func (l *Lab) startCluster(ctx context.Context, lab *state.Lab, c state.Cluster)
 	if err != nil {
 		return err
 	}
-	for _, component := range []string{state.Etcd, state.APIServer} {
-		if err := l.ensureRunning(lab, c, component); err != nil {
-			return err
-		}
-	}
-	if err := l.awaitAPIServer(ctx, c); err != nil {
+	if err := l.ensureUnlessStruck(lab, c, state.Etcd, state.APIServer); err != nil {
 		return err
 	}
-	for _, component := range []string{state.ControllerManager, state.NodeAgent} {
-		if err := l.ensureRunning(lab, c, component); err != nil {
+	answers := !struck(lab, c.Name, state.Etcd) && !struck(lab, c.Name, state.APIServer)
+	if answers {
+		if err := l.awaitAPIServer(ctx, c); err != nil {
 			return err
 		}
 	}
-	l.say("%s: control plane ready", c.Name)
+	if err := l.ensureUnlessStruck(lab, c, state.ControllerManager, state.NodeAgent); err != nil {
+		return err
+	}
+	if answers {
+		l.say("%s: control plane ready", c.Name)
+	}
 	mesh := lab.Mesh && c.Member
 	if !lab.Ready {
 		if err := l.install(ctx, cp, mesh); err != nil {
@@ -51,13 +52,42 @@ func (l *Lab) startCluster(ctx context.Context, lab *state.Lab, c state.Cluster)
 	if !mesh {
 		return nil
 	}
-	if err := l.ensureRunning(lab, c, state.Istiod); err != nil {
+	if err := l.ensureUnlessStruck(lab, c, state.Istiod); err != nil {
 		return err
+	}
+	if !answers || struck(lab, c.Name, state.Istiod) {
+		return nil
 	}
 	if err := l.awaitIstiod(ctx, c); err != nil {
 		return err
 	}
 	l.say("%s: mesh ready", c.Name)
+	return nil
+}
+
+// struck says whether a fault keeps a component of a cluster from working.
+func struck(lab *state.Lab, cluster, component string) bool {
+	name := component
+	if component == state.NodeAgent {
+		name = Node
+		if lab.Faulty(cluster, "", state.NodeLoss) {
+			return true
+		}
+	}
+	return lab.Faulty(cluster, name, state.Killed, state.Stopped)
+}
+
+// ensureUnlessStruck is ensureRunning that leaves alone what is dead or frozen on purpose.
+func (l *Lab) ensureUnlessStruck(lab *state.Lab, c state.Cluster, components ...string) error {
+	for _, component := range components {
+		if struck(lab, c.Name, component) {
+			l.say("%s: %s is left as it is: a fault struck it", c.Name, component)
+			continue
+		}
+		if err := l.ensureRunning(lab, c, component); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

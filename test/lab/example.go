@@ -77,7 +77,14 @@ func (l *Lab) awaitReady(ctx context.Context, lab *state.Lab) error {
 	g, ctx := errgroup.WithContext(ctx)
 	_, err := lab.Cluster(hubName)
 	gateways := err == nil && lab.Mesh
+	if len(lab.Faults) > 0 {
+		l.say("not waiting for clusters with faults: %s", faultsOf(lab.Faults))
+		gateways = false // each may serve by any other
+	}
 	for _, c := range lab.Clusters {
+		if len(lab.FaultsOf(c.Name)) > 0 {
+			continue
+		}
 		g.Go(func() error {
 			if err := l.awaitDeployments(ctx, c.Name); err != nil {
 				return err

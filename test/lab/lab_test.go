@@ -173,10 +173,10 @@ func TestUnavailableNamesTheDeploymentsThatWait(t *testing.T) {
 
 func TestFaultTargetsAreKnownByName(t *testing.T) {
 	for _, target := range Targets() {
-		_, err := componentOf(target)
+		_, err := targetOf(target)
 		require.NoError(t, err)
 	}
-	_, err := componentOf("database")
+	_, err := targetOf("database")
 	require.ErrorContains(t, err, "apiserver")
 }
 

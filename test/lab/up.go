@@ -142,6 +142,9 @@ func (l *Lab) startClusters(ctx context.Context, lab *state.Lab) error {
 	if err := network.Up(nets); err != nil {
 		return err
 	}
+	if err := l.repairLinks(ctx, lab); err != nil {
+		return err
+	}
 	if err := l.prepareClusters(lab); err != nil {
 		return err
 	}

@@ -154,8 +154,8 @@ func ensureBridge(name string, address netip.Prefix) (netlink.Link, error) {
 
 // ensureUplink joins the cluster's namespace to the backbone by a pair of links.
 func ensureUplink(c Cluster, backbone netlink.Link) error {
-	if link, err := netlink.LinkByName(c.Link); err == nil {
-		return errors.Join(netlink.LinkSetMaster(link, backbone), netlink.LinkSetUp(link))
+	if _, err := netlink.LinkByName(c.Link); err == nil {
+		return nil // whether it is up, and on the backbone, is for faults to say
 	}
 	ns, err := netns.GetFromPath(Path(c.NetNS))
 	if err != nil {

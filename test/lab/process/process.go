@@ -26,8 +26,9 @@ type Spec struct {
 	Cluster, Component string
 	NetNS              string
 	Path               string
-	Args, Env          []string // Env is added to a minimal environment
-	Dir, Log           string   // working directory and log file, both made
+	Args, Env          []string   // Env is added to a minimal environment
+	Dir, Log           string     // working directory and log file, both made
+	Files              []*os.File // given to the process as its descriptors from 3 on
 }
 
 // Start starts the process in a session of its own, so that it outlives its parent's terminal.
@@ -45,6 +46,7 @@ func Start(s Spec) (state.Process, error) {
 	cmd := exec.Command(s.Path, s.Args...) //nolint:noctx // it is to outlive this program
 	cmd.Dir, cmd.Stdout, cmd.Stderr = s.Dir, log, log
 	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + s.Dir}, s.Env...)
+	cmd.ExtraFiles = s.Files
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := network.Do(s.NetNS, cmd.Start); err != nil {
 		return state.Process{}, fmt.Errorf("start %s of %s: %w", s.Component, s.Cluster, err)

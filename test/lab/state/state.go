@@ -33,6 +33,7 @@ const (
 	ControllerManager = "controller-manager"
 	NodeAgent         = "node-agent"
 	Istiod            = "istiod"
+	Link              = "link"  // carries a cluster's frames while its link is slow, narrow or lossy
 	Proxy             = "proxy" // an Envoy
 	Pod               = "pod"   // any other pod's process
 	Hub               = "hub"   // Isthmus itself
@@ -55,6 +56,8 @@ type Lab struct {
 	PilotDebounce string    `json:"pilotDebounce,omitempty"`
 	Clusters      []Cluster `json:"clusters"`
 	Processes     []Process `json:"processes"`
+	// Faults are those that are in force, in the order in which they were made.
+	Faults []Fault `json:"faults"`
 }
 
 // Cluster is one cluster of the lab.
@@ -200,6 +203,9 @@ func sortLab(lab *Lab) {
 	}
 	if lab.Processes == nil {
 		lab.Processes = []Process{}
+	}
+	if lab.Faults == nil {
+		lab.Faults = []Fault{}
 	}
 	slices.SortFunc(lab.Clusters, func(a, b Cluster) int { return a.Index - b.Index })
 	slices.SortStableFunc(lab.Processes, func(a, b Process) int {
