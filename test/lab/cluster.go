@@ -37,7 +37,7 @@ func (l *Lab) startCluster(ctx context.Context, lab *state.Lab, c state.Cluster)
 			return err
 		}
 	}
-	if err := l.ensureUnlessStruck(lab, c, state.ControllerManager, state.NodeAgent); err != nil {
+	if err := l.ensureUnlessStruck(lab, c, state.ControllerManager, state.NodeAgent, state.KubeProxy); err != nil {
 		return err
 	}
 	if answers {
@@ -128,6 +128,9 @@ func (l *Lab) spec(lab *state.Lab, c state.Cluster, component string) (process.S
 		return cp.ControllerManager(), nil
 	case state.Istiod:
 		return cp.Istiod(c.Kubeconfig), nil
+	case state.KubeProxy:
+		name, _, _ := nodeIdentity(c)
+		return cp.KubeProxy(name), nil
 	case state.NodeAgent:
 		return process.Spec{
 			Cluster: c.Name, Component: component, NetNS: c.NetNS,
@@ -141,7 +144,7 @@ func (l *Lab) spec(lab *state.Lab, c state.Cluster, component string) (process.S
 }
 
 // components of a cluster that are processes of their own, in the order of their start.
-var components = []string{state.Etcd, state.APIServer, state.ControllerManager, state.NodeAgent, state.Istiod}
+var components = []string{state.Etcd, state.APIServer, state.ControllerManager, state.NodeAgent, state.KubeProxy, state.Istiod}
 
 // ensureRunning starts a component unless it runs, and records it.
 func (l *Lab) ensureRunning(lab *state.Lab, c state.Cluster, component string) error {

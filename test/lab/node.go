@@ -6,7 +6,6 @@ package lab
 
 import (
 	"context"
-	"fmt"
 	"net/netip"
 	"path/filepath"
 
@@ -56,22 +55,21 @@ func RunNode(ctx context.Context, dir, cluster string) error {
 	return err
 }
 
+// apiServerServicePort is the port of the Service kubernetes.
+const apiServerServicePort = 443
+
 func nodeConfig(dir string, c state.Cluster) (node.Config, error) {
-	pods, err := netip.ParsePrefix(c.PodCIDR)
+	net, err := network.Plan(c.Name, c.Index)
 	if err != nil {
-		return node.Config{}, fmt.Errorf("podCIDR of %s: %w", c.Name, err)
-	}
-	balancers, err := netip.ParsePrefix(c.LoadBalancerCIDR)
-	if err != nil {
-		return node.Config{}, fmt.Errorf("loadBalancerCIDR of %s: %w", c.Name, err)
+		return node.Config{}, err
 	}
 	name, id, labels := nodeIdentity(c)
 	return node.Config{
 		Cluster: c.Name, NodeName: name, NodeIP: c.NodeIP,
 		Region: c.Region, Zone: c.Zone, ProviderID: id, Labels: labels,
-		Kubeconfig: c.Kubeconfig, PodCIDR: pods, LoadBalancerCIDR: balancers, PodBridge: network.PodBridge,
-		ImageDirs:     []string{filepath.Join(dir, "images")},
-		StateDir:      filepath.Join(dir, "run", c.Name),
-		APIServerHost: c.NodeIP, APIServerPort: apiServerPort,
+		Kubeconfig: c.Kubeconfig, PodCIDR: net.Pods, LoadBalancerCIDR: net.LoadBalancers, PodBridge: network.PodBridge,
+		ImageDirs: []string{filepath.Join(dir, "images")},
+		StateDir:  filepath.Join(dir, "run", c.Name),
+		APIServer: netip.AddrPortFrom(net.APIServer(), apiServerServicePort), DNS: net.DNS(),
 	}, nil
 }

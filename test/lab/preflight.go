@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 
@@ -29,7 +30,7 @@ func preflight(dir string) error {
 	if err := foreignLab(dir); err != nil {
 		return err
 	}
-	return errors.Join(checkNamespaces(), checkOverlay(), checkRoutes())
+	return errors.Join(checkNamespaces(), checkOverlay(), checkRoutes(), checkPrograms())
 }
 
 // foreignLab refuses to start beside a lab of another folder: the two would share their addresses.
@@ -83,6 +84,14 @@ func checkOverlay() error {
 	err = unix.Mount("overlay", "/", "overlay", 0, "")
 	if errors.Is(err, unix.ENODEV) {
 		return errors.New("the kernel has no overlayfs: `modprobe overlay`, or use a machine whose kernel has it")
+	}
+	return nil
+}
+
+// checkPrograms looks for what the clusters' own programs call.
+func checkPrograms() error {
+	if _, err := exec.LookPath("nft"); err != nil {
+		return errors.New("the program `nft` is missing, by which kube-proxy writes its rules: `apt-get install nftables`")
 	}
 	return nil
 }

@@ -15,7 +15,7 @@ import (
 )
 
 // Port of every API server.
-const Port = 6443
+const Port = network.APIServerPort
 
 // Issuer of every cluster's service account tokens, and the default audience.
 const Issuer = "https://kubernetes.default.svc.cluster.local"
@@ -45,14 +45,14 @@ func (c Cluster) Prepare(kubeconfig string) error {
 	if err != nil {
 		return err
 	}
-	apiServer := c.Network.Services.Addr().Next().String()
 	identities := map[string]identity{
 		"apiserver": {name: "kube-apiserver", hosts: []string{
-			c.Network.Node.Addr().String(), apiServer, "127.0.0.1", "localhost",
+			c.Network.Node.Addr().String(), c.Network.APIServer().String(), "127.0.0.1", "localhost",
 			"kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local",
 		}},
 		"admin":              {name: "isthmus-lab:admin", groups: []string{"system:masters"}},
 		"controller-manager": {name: "system:kube-controller-manager", groups: []string{"system:masters"}},
+		"kube-proxy":         {name: "system:kube-proxy"},
 	}
 	for name, id := range identities {
 		if err := ca.ensureCertificate(dir, name, id); err != nil {
@@ -65,7 +65,12 @@ func (c Cluster) Prepare(kubeconfig string) error {
 	if err := c.writeKubeconfig("admin", kubeconfig); err != nil {
 		return err
 	}
-	return c.writeKubeconfig("controller-manager", c.pki("controller-manager.kubeconfig"))
+	for _, component := range []string{"controller-manager", "kube-proxy"} {
+		if err := c.writeKubeconfig(component, c.pki(component+".kubeconfig")); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // writeKubeconfig writes a kubeconfig that holds everything inline.

@@ -42,8 +42,7 @@ func (c Cluster) APIServer() process.Spec {
 		"--service-cluster-ip-range="+c.Network.Services.String(),
 		"--authorization-mode=Node,RBAC",
 		"--allow-privileged=true",
-		// One server, never another: nothing has to keep its endpoint alive.
-		"--endpoint-reconciler-type=none",
+		"--kubelet-preferred-address-types=InternalIP",
 		"--event-ttl=15m",
 		"--profiling=false",
 	)
@@ -73,6 +72,23 @@ func (c Cluster) ControllerManager() process.Spec {
 		// The defaults, 20 and 30, would be the lab's own slowness where Isthmus is measured.
 		"--kube-api-qps=200", "--kube-api-burst=400",
 		"--profiling=false",
+	)
+}
+
+// KubeProxy serves the cluster's Services at the node of that name: it writes nftables rules by the program nft. The
+// rules stay, and go on serving, while it is away.
+func (c Cluster) KubeProxy(node string) process.Spec {
+	return c.spec(state.KubeProxy, c.Tools.File(tools.Kubernetes, "kube-proxy"),
+		"--kubeconfig="+c.pki("kube-proxy.kubeconfig"),
+		"--proxy-mode=nftables",
+		"--hostname-override="+node,
+		// What comes from a pod of the cluster keeps its address on the way to a Service.
+		"--detect-local-mode=ClusterCIDR", "--cluster-cidr="+c.Network.Pods.String(),
+		// The default, a second, would be the lab's own slowness after two changes in a row. (The flag's name is older
+		// than the mode.)
+		"--iptables-min-sync-period=100ms",
+		// Limits of the whole machine, which are not the lab's to change.
+		"--conntrack-max-per-core=0", "--conntrack-tcp-timeout-established=0s", "--conntrack-tcp-timeout-close-wait=0s",
 	)
 }
 

@@ -138,7 +138,7 @@ func ensureBridge(name string, address netip.Prefix) (netlink.Link, error) {
 	link, err := netlink.LinkByName(name)
 	if err != nil {
 		attrs := netlink.NewLinkAttrs()
-		attrs.Name, attrs.HardwareAddr = name, hardwareAddress(address)
+		attrs.Name, attrs.HardwareAddr = name, hardwareAddress(address.Addr())
 		if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}); err != nil {
 			return nil, fmt.Errorf("create bridge %s: %w", name, err)
 		}
@@ -162,12 +162,12 @@ func ensureUplink(c Cluster, backbone netlink.Link) error {
 		return err
 	}
 	defer func() { _ = ns.Close() }()
-	return addPair(c.Link, ns, backbone.Attrs().Index, c.Node)
+	return addPair(c.Link, ns, backbone.Attrs().Index, c.Node.Addr())
 }
 
 // addPair makes a veth pair: name here, attached to the bridge, and the uplink in namespace ns, which is to have
 // the address.
-func addPair(name string, ns netns.NsHandle, bridge int, address netip.Prefix) error {
+func addPair(name string, ns netns.NsHandle, bridge int, address netip.Addr) error {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = name
 	attrs.MasterIndex = bridge
@@ -182,9 +182,9 @@ func addPair(name string, ns netns.NsHandle, bridge int, address netip.Prefix) e
 // hardwareAddress derives a link's from its IPv4 address. With random ones, neighbours would send to the former
 // holder of an address for up to a minute, and a bridge, which takes the lowest of its ports', would change its own
 // whenever that port goes.
-func hardwareAddress(address netip.Prefix) net.HardwareAddr {
+func hardwareAddress(address netip.Addr) net.HardwareAddr {
 	const locallyAdministered = 0x02
-	four := address.Addr().As4()
+	four := address.As4()
 	return append(net.HardwareAddr{locallyAdministered, 0}, four[:]...)
 }
 
@@ -196,13 +196,12 @@ func hostRoute(c Cluster, backbone netlink.Link) error {
 
 // setUp makes the inside of a cluster's namespace; it runs there.
 func (c Cluster) setUp(all []Cluster) error {
-	// Redirects would teach a pod that the load balancer is its neighbour, for longer than it is.
+	// Redirects would teach the machines outside a way past the node.
 	for _, s := range [][2]string{
 		{"net.ipv4.ip_forward", "1"},
 		{"net.ipv4.conf.all.send_redirects", "0"},
 		{"net.ipv4.conf.default.send_redirects", "0"},
 		{"net.ipv4.conf." + Uplink + ".send_redirects", "0"},
-		{"net.ipv4.fib_multipath_hash_policy", "1"},
 	} {
 		if err := sysctl(s[0], s[1]); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
@@ -218,8 +217,15 @@ func (c Cluster) setUp(all []Cluster) error {
 	if err := netlink.LinkSetUp(uplink); err != nil {
 		return err
 	}
-	if _, err := ensureBridge(PodBridge, netip.PrefixFrom(c.PodGateway, c.Pods.Bits())); err != nil {
+	pods, err := ensureBridge(PodBridge, netip.PrefixFrom(c.PodGateway, c.Pods.Bits()))
+	if err != nil {
 		return err
+	}
+	// What the node itself sends to a Service has to have a route before kube-proxy gets to translate it.
+	for _, translated := range []netip.Prefix{c.Services, c.LoadBalancers} {
+		if err := netlink.RouteReplace(&netlink.Route{LinkIndex: pods.Attrs().Index, Dst: ipNet(translated), Scope: netlink.SCOPE_LINK}); err != nil {
+			return fmt.Errorf("route to %s: %w", translated, err)
+		}
 	}
 	for _, other := range all {
 		if other.Name == c.Name {

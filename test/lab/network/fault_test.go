@@ -135,7 +135,7 @@ func TestAPodWhoseMachineIsGoneDoesNotAnswer(t *testing.T) {
 	t.Cleanup(func() { require.NoError(t, Do(a.NetNS, func() error { return DeletePod(pod.NetNS) })) })
 	connects(t, pod.NetNS, a.PodGateway, "the pod is there")
 	require.NoError(t, SetDrops(a, Drops{Pods: true}))
-	require.ErrorContains(t, dial(a.NetNS, pod.Address.Addr()), "timeout", "a refusal would be an answer")
+	require.ErrorContains(t, dial(a.NetNS, pod.Address), "timeout", "a refusal would be an answer")
 	require.ErrorContains(t, dial(pod.NetNS, a.Node.Addr()), "timeout")
 	require.NoError(t, SetDrops(a, Drops{}))
 	connects(t, pod.NetNS, a.PodGateway, "and is there again")

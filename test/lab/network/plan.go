@@ -75,6 +75,16 @@ func Plan(name string, index int) (Cluster, error) {
 	}, nil
 }
 
+// APIServer is the address of the Service kubernetes, which the API server gives itself: the first of the range.
+func (c Cluster) APIServer() netip.Addr { return c.Services.Masked().Addr().Next() }
+
+// DNS is the address of the Service kube-dns: the tenth of the range, where most clusters have it.
+func (c Cluster) DNS() netip.Addr {
+	at := c.Services.Masked().Addr().As4()
+	at[3] += 10
+	return netip.AddrFrom4(at)
+}
+
 // PodNamespace returns the name of the namespace of the pod with that uid.
 func PodNamespace(uid string) string { return PodPrefix + shortHash(uid) }
 

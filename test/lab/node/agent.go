@@ -62,11 +62,11 @@ type Config struct {
 	Labels                    map[string]string // the node's besides those that every node has
 	Kubeconfig                string            // path of an administrator's kubeconfig
 	PodCIDR, LoadBalancerCIDR netip.Prefix
-	PodBridge                 string   // bridge of the pods, in the agent's network namespace
-	ImageDirs                 []string // searched in order
-	StateDir                  string   // pods' files and logs; the agent's alone
-	APIServerHost             string   // what pods get as KUBERNETES_SERVICE_HOST
-	APIServerPort             int
+	PodBridge                 string         // bridge of the pods, in the agent's network namespace
+	ImageDirs                 []string       // searched in order
+	StateDir                  string         // pods' files and logs; the agent's alone
+	APIServer                 netip.AddrPort // of the Service kubernetes, as pods get it in their environment
+	DNS                       netip.Addr     // the cluster's DNS server
 	// OnProcesses gets all pod processes of the node whenever the set changes; calls do not overlap.
 	OnProcesses func([]state.Process)
 }

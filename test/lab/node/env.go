@@ -184,12 +184,13 @@ func findContainer(spec *corev1.PodSpec, name string) *corev1.Container {
 
 // baseEnv is what the node sets in every container.
 func baseEnv(c Config, hostname string) []corev1.EnvVar {
+	port := strconv.Itoa(int(c.APIServer.Port()))
 	return []corev1.EnvVar{
 		{Name: "PATH", Value: defaultPath},
 		{Name: "HOSTNAME", Value: hostname},
-		{Name: "KUBERNETES_SERVICE_HOST", Value: c.APIServerHost},
-		{Name: "KUBERNETES_SERVICE_PORT", Value: strconv.Itoa(c.APIServerPort)},
-		{Name: "KUBERNETES_SERVICE_PORT_HTTPS", Value: strconv.Itoa(c.APIServerPort)},
+		{Name: "KUBERNETES_SERVICE_HOST", Value: c.APIServer.Addr().String()},
+		{Name: "KUBERNETES_SERVICE_PORT", Value: port},
+		{Name: "KUBERNETES_SERVICE_PORT_HTTPS", Value: port},
 		{Name: "ISTHMUS_LAB_CLUSTER", Value: c.Cluster},
 	}
 }

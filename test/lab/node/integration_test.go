@@ -25,10 +25,10 @@ import (
 	"golang.org/x/sys/unix"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
-	discoveryv1 "k8s.io/api/discovery/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/utils/ptr"
@@ -49,6 +49,7 @@ const (
 const (
 	testBridge = "pods0"
 	testNodeIP = "10.232.250.1"
+	testDNS    = "10.234.250.10"
 	testNS     = "default"
 )
 
@@ -99,10 +100,6 @@ func furnish() error {
 	if err != nil {
 		return err
 	}
-	// As the lab's network does it: connections are spread by address and port.
-	if err := os.WriteFile("/proc/sys/net/ipv4/fib_multipath_hash_policy", []byte("1"), 0o644); err != nil {
-		return err
-	}
 	for _, link := range []netlink.Link{lo, bridge} {
 		if err := netlink.LinkSetUp(link); err != nil {
 			return err
@@ -119,7 +116,7 @@ func agentMain(dir string) int {
 		ProviderID: "aws:///us-east-1a/i-00000000000000001", Kubeconfig: filepath.Join(dir, "kubeconfig"),
 		PodCIDR: netip.MustParsePrefix("10.232.250.0/24"), LoadBalancerCIDR: netip.MustParsePrefix("10.233.250.0/29"),
 		PodBridge: testBridge, ImageDirs: []string{filepath.Join(dir, "images")}, StateDir: filepath.Join(dir, "state"),
-		APIServerHost: testNodeIP, APIServerPort: 6443,
+		APIServer: netip.MustParseAddrPort("10.234.250.1:443"), DNS: netip.MustParseAddr(testDNS),
 		OnProcesses: func(list []state.Process) {
 			data, _ := json.Marshal(list)
 			_ = os.WriteFile(filepath.Join(dir, "processes.tmp"), data, 0o644)
@@ -573,69 +570,41 @@ func (r *rig) imageFolder(t *testing.T) {
 	require.Equal(t, "/opt/tree/bin/run leaves green\n", r.log(t, "tree", "main"))
 }
 
+// loadBalancer looks at the addresses; that they are served is kube-proxy's part, and test/e2e's.
 func (r *rig) loadBalancer(t *testing.T) {
-	ctx := t.Context()
-	r.create(t, podOf("lb-a"))
-	r.create(t, podOf("lb-b"))
-	a, b := r.awaitReady(t, "lb-a"), r.awaitReady(t, "lb-b")
-	service, err := r.client.CoreV1().Services(testNS).Create(ctx, &corev1.Service{
-		ObjectMeta: metav1.ObjectMeta{Name: "lb"},
-		Spec:       corev1.ServiceSpec{Type: corev1.ServiceTypeLoadBalancer, Ports: []corev1.ServicePort{{Port: 5000}}}}, metav1.CreateOptions{})
-	require.NoError(t, err)
-	slice := &discoveryv1.EndpointSlice{
-		ObjectMeta:  metav1.ObjectMeta{Name: "lb-1", Labels: map[string]string{discoveryv1.LabelServiceName: "lb"}},
-		AddressType: discoveryv1.AddressTypeIPv4, Ports: []discoveryv1.EndpointPort{{Name: ptr.To(""), Port: ptr.To(int32(5000))}},
-		Endpoints: []discoveryv1.Endpoint{
-			{Addresses: []string{a.Status.PodIP}, Conditions: discoveryv1.EndpointConditions{Ready: ptr.To(true)}},
-			{Addresses: []string{b.Status.PodIP}, Conditions: discoveryv1.EndpointConditions{Ready: ptr.To(true)}},
-		},
-	}
-	slice, err = r.client.DiscoveryV1().EndpointSlices(testNS).Create(ctx, slice, metav1.CreateOptions{})
-	require.NoError(t, err)
-	var vip string
-	require.Eventually(t, func() bool {
-		service, err = r.client.CoreV1().Services(testNS).Get(ctx, "lb", metav1.GetOptions{})
+	services := r.client.CoreV1().Services(testNS)
+	add := func(name string, class *string) *corev1.Service {
+		service, err := services.Create(t.Context(), &corev1.Service{
+			ObjectMeta: metav1.ObjectMeta{Name: name},
+			Spec: corev1.ServiceSpec{Type: corev1.ServiceTypeLoadBalancer, LoadBalancerClass: class,
+				Ports: []corev1.ServicePort{{Port: 80, TargetPort: intstr.FromString("http")}}}}, metav1.CreateOptions{})
 		require.NoError(t, err)
-		vip = statusAddress(service).String()
-		return vip == "10.233.250.1"
-	}, patience, 10*time.Millisecond)
-	r.served(t, vip, "lb-a", "lb-b")
-	slice.Endpoints[0].Conditions.Ready = ptr.To(false)
-	slice, err = r.client.DiscoveryV1().EndpointSlices(testNS).Update(ctx, slice, metav1.UpdateOptions{})
+		t.Cleanup(func() { _ = services.Delete(context.Background(), name, metav1.DeleteOptions{}) })
+		return service
+	}
+	has := func(name, want string) {
+		require.Eventually(t, func() bool {
+			service, err := services.Get(t.Context(), name, metav1.GetOptions{})
+			return err == nil && statusAddress(service) == netip.MustParseAddr(want)
+		}, patience, 10*time.Millisecond, "%s has not %s", name, want)
+	}
+	other := add("lb-other", ptr.To("example.com/other"))
+	one := add("lb-one", nil)
+	has("lb-one", "10.233.250.1")
+	add("lb-two", nil)
+	has("lb-two", "10.233.250.2")
+	patch := []byte(`{"spec":{"type":"ClusterIP"}}`)
+	_, err := services.Patch(t.Context(), one.Name, types.MergePatchType, patch, metav1.PatchOptions{})
 	require.NoError(t, err)
-	r.served(t, vip, "lb-b")
-	require.NoError(t, r.client.CoreV1().Services(testNS).Delete(ctx, "lb", metav1.DeleteOptions{}))
-	require.NoError(t, r.client.DiscoveryV1().EndpointSlices(testNS).Delete(ctx, slice.Name, metav1.DeleteOptions{}))
 	require.Eventually(t, func() bool {
-		routes, err := netlink.RouteGet(netip.MustParseAddr(vip).AsSlice())
-		return err != nil || len(routes) == 0
-	}, patience, 10*time.Millisecond, "the route is left")
-}
-
-// served waits until exactly these pods answer at an address, as seen over 20 connections.
-func (r *rig) served(t *testing.T, vip string, want ...string) {
-	t.Helper()
-	require.Eventually(t, func() bool {
-		seen := map[string]bool{}
-		for range 20 {
-			resp, err := (&http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true}}).Get("http://" + vip + ":5000/hello")
-			if err != nil {
-				return false
-			}
-			body, _ := io.ReadAll(resp.Body)
-			_ = resp.Body.Close()
-			_, instance, _ := strings.Cut(strings.TrimSpace(string(body)), "instance: ")
-			seen[instance] = true
-		}
-		return len(seen) == len(want) && func() bool {
-			for _, w := range want {
-				if !seen[w] {
-					return false
-				}
-			}
-			return true
-		}()
-	}, patience, 20*time.Millisecond, "not served by %v", want)
+		service, err := services.Get(t.Context(), one.Name, metav1.GetOptions{})
+		return err == nil && len(service.Status.LoadBalancer.Ingress) == 0
+	}, patience, 10*time.Millisecond, "the address is not taken back")
+	add("lb-three", nil)
+	has("lb-three", "10.233.250.1")
+	other, err = services.Get(t.Context(), other.Name, metav1.GetOptions{})
+	require.NoError(t, err)
+	require.Empty(t, other.Status.LoadBalancer.Ingress, "a class is another controller's")
 }
 
 // agentKilled kills the agent: its next life starts the pods again and leaves nothing of the old one.

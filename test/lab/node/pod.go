@@ -225,7 +225,7 @@ func (p *pod) connect() error {
 	}
 	cidr := p.agent.PodCIDR
 	err = network.AddPod(network.Pod{
-		NetNS: p.netns, Bridge: p.agent.PodBridge, Address: netip.PrefixFrom(ip, cidr.Bits()), Gateway: cidr.Masked().Addr().Next(),
+		NetNS: p.netns, Bridge: p.agent.PodBridge, Address: ip, Gateway: cidr.Masked().Addr().Next(),
 	})
 	if err == nil {
 		err = p.setSysctls()
@@ -341,7 +341,6 @@ func (p *pod) grace() (time.Duration, <-chan struct{}) {
 
 // tearDown removes the pod's network and files. Its log stays, for whoever asks why it ended.
 func (p *pod) tearDown() {
-	p.agent.balancer.forget(p.netns)
 	if err := removePod(p.netns, p.dir); err != nil {
 		p.agent.log.Warn("a pod was not removed whole", "pod", p.name(), "error", err)
 	}

@@ -12,9 +12,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
-	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/utils/ptr"
 )
 
 func running(isReady bool) containerSnapshot {
@@ -135,27 +133,6 @@ func TestAddressesAreGivenAgainAsLateAsPossible(t *testing.T) {
 	ip, err = pool.take()
 	require.NoError(t, err)
 	require.Equal(t, "10.232.2.5", ip.String(), "the one just given back waits")
-}
-
-func TestLoadBalancerTargets(t *testing.T) {
-	endpoint := func(ip string, ready, serving, terminating bool) discoveryv1.Endpoint {
-		return discoveryv1.Endpoint{Addresses: []string{ip}, Conditions: discoveryv1.EndpointConditions{
-			Ready: ptr.To(ready), Serving: ptr.To(serving), Terminating: ptr.To(terminating)}}
-	}
-	a, b, c := endpoint("10.232.2.4", true, true, false), endpoint("10.232.2.3", false, true, true), endpoint("10.232.2.2", false, false, false)
-	addr := func(list ...string) (out []netip.Addr) {
-		for _, text := range list {
-			out = append(out, netip.MustParseAddr(text))
-		}
-		return out
-	}
-	take, members := targets([]*discoveryv1.EndpointSlice{{Endpoints: []discoveryv1.Endpoint{a, b}}, {Endpoints: []discoveryv1.Endpoint{c}}})
-	require.Equal(t, addr("10.232.2.4"), take, "the ready ones")
-	require.Equal(t, addr("10.232.2.2", "10.232.2.3", "10.232.2.4"), members)
-	take, _ = targets([]*discoveryv1.EndpointSlice{{Endpoints: []discoveryv1.Endpoint{b, c}}})
-	require.Equal(t, addr("10.232.2.3"), take, "none is ready: those that still serve")
-	take, _ = targets([]*discoveryv1.EndpointSlice{{Endpoints: []discoveryv1.Endpoint{c}}})
-	require.Empty(t, take)
 }
 
 func TestBinderRefusesWhatDoesNotFit(t *testing.T) {

@@ -31,6 +31,7 @@ const (
 	Etcd              = "etcd"
 	APIServer         = "apiserver"
 	ControllerManager = "controller-manager"
+	KubeProxy         = "kube-proxy"
 	NodeAgent         = "node-agent"
 	Istiod            = "istiod"
 	Link              = "link"  // carries a cluster's frames while its link is slow, narrow or lossy
