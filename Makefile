@@ -89,9 +89,9 @@ test-lint: $(REPORT)
 	@$(SUITE) -plain lint -- $(MAKE) lint
 
 .PHONY: golden
-golden: need-go ## Rewrite the golden files of the core; look at the difference before you commit it.
-	$(GO) test ./federation/... -update
-	@git --no-pager diff --stat -- federation
+golden: need-go ## Rewrite the golden files of the core and of the tour; look at the difference before you commit it.
+	$(GO) test ./federation/... ./test/lab/tour -update
+	@git --no-pager diff --stat -- federation test/lab/tour
 
 .PHONY: fuzz
 fuzz: need-go ## Run each fuzz test of the core and the controllers for FUZZTIME (30s).

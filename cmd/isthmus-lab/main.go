@@ -44,7 +44,7 @@ func command() *cobra.Command {
 	dir := root.PersistentFlags().String("dir", "", "the lab's folder (default .lab in the checkout)")
 	root.AddCommand(
 		upCommand(dir), downCommand(dir), statusCommand(dir), logsCommand(dir), faultCommand(dir), imageCommand(dir),
-		toolsCommand(), nodeAgentCommand(dir), linkRelayCommand(),
+		tourCommand(dir), toolsCommand(), nodeAgentCommand(dir), linkRelayCommand(),
 	)
 	return root
 }
