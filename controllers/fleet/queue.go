@@ -64,14 +64,22 @@ func (m *member) Submit(d Desired) {
 func (w *wishes) put(next desired) {
 	w.mu.Lock()
 	before := w.byOwner[next.owner]
-	if before == nil || before.hash != next.hash {
+	same := before != nil && before.hash == next.hash
+	if !same {
 		w.byOwner[next.owner] = &wish{desired: next, outcome: ErrPending}
 		w.byLabel[next.owner.Label()] = next.owner
 		w.open[next.owner] = struct{}{}
 	}
 	w.metrics.setDepth(w.member, len(w.open))
 	w.mu.Unlock()
-	w.again(next.owner)
+	switch {
+	case !same:
+		w.again(next.owner)
+	case w.queue.NumRequeues(next.owner) == 0:
+		w.queue.Add(next.owner)
+	}
+	// A wish that fails keeps to its backoff: its outcome wakes who submits it, and the two would chase each other at
+	// the speed of the network.
 }
 
 // again looks at an owner at once, whatever its backoff says.

@@ -25,6 +25,24 @@ func TestBackoffDoublesUpToHalfAMinute(t *testing.T) {
 	require.Zero(t, b.NumRequeues(owner))
 }
 
+// Each outcome makes the reconciler submit again, so a failing wish that is repeated has to keep to its backoff.
+func TestARepeatedWishKeepsItsBackoff(t *testing.T) {
+	w := newWishes("eks", Options{Clock: testingclock.NewFakeClock(time.Unix(1e9, 0))}.withDefaults(), newMetrics(nil))
+	t.Cleanup(w.queue.ShutDown)
+	owner := federation.Owner{Noun: "httproute", Name: "cart"}
+	w.put(desired{owner: owner, hash: "1"})
+	got, _ := w.queue.Get()
+	w.settle(w.get(owner), false, errors.New("connection refused"))
+	w.queue.AddRateLimited(got)
+	w.queue.Done(got)
+	w.put(desired{owner: owner, hash: "1"})
+	require.Zero(t, w.queue.Len())
+	require.Equal(t, 1, w.queue.NumRequeues(owner))
+	w.put(desired{owner: owner, hash: "2"})
+	require.Equal(t, 1, w.queue.Len(), "another wish is tried at once")
+	require.Zero(t, w.queue.NumRequeues(owner))
+}
+
 // Somebody who undoes each write is answered at once three times, then more and more slowly, until a calm minute.
 func TestAFightSlowsDown(t *testing.T) {
 	clock := testingclock.NewFakeClock(time.Unix(1e9, 0))
