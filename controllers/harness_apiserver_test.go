@@ -48,7 +48,7 @@ func TestMain(m *testing.M) {
 }
 
 // patience is how long a test waits for what must come; it says nothing of how quick it is.
-const patience = 60 * time.Second
+const patience = 2 * time.Minute
 
 // clusterset is a hub and two members on real API servers, with the controllers running and, in each member, a
 // stand-in for istiod that accepts what it sees.

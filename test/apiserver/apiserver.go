@@ -117,7 +117,9 @@ func environment(binaries string, crds []string) *envtest.Environment {
 		BinaryAssetsDirectory:    binaries,
 		CRDDirectoryPaths:        crds,
 		ErrorIfCRDPathMissing:    true,
-		ControlPlaneStartTimeout: time.Minute,
+		// A busy machine takes many times as long as a quiet one, and ten seconds for the CRDs are the default.
+		CRDInstallOptions:        envtest.CRDInstallOptions{MaxTime: 2 * time.Minute},
+		ControlPlaneStartTimeout: 2 * time.Minute,
 		ControlPlaneStopTimeout:  time.Minute,
 	}
 }
