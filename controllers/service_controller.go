@@ -95,7 +95,11 @@ func (r *serviceReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ct
 	r.metrics.planned(nounService, started)
 	conditions := federation.ExportConditions(snapshot, plan)
 	outcomes := fanOut(members, federation.ServiceOwner(key), func(m member) (fleet.Desired, bool) {
-		return fleet.Desired{Objects: clientObjects(plan.Objects[m.Name]), Statuses: exportStatus(ctx, m, key, conditions[m.Name])}, true
+		wish := fleet.Desired{Statuses: exportStatus(ctx, m, key, conditions[m.Name])}
+		for _, sequence := range plan.Objects[m.Name] {
+			wish.Beside = append(wish.Beside, clientObjects(sequence))
+		}
+		return wish, true
 	})
 	return ctrl.Result{}, unlessStale(r.report(ctx, key, plan, outcomes))
 }

@@ -469,7 +469,7 @@ func TestRenderedNamesAreValid(t *testing.T) {
 		}
 		for _, objects := range PlanService(s).Objects {
 			seen := map[string]bool{}
-			for _, o := range objects {
+			for _, o := range objects.All() {
 				checkMeta(t, o)
 				id := kindsIn([]runtime.Object{o})[0]
 				require.False(t, seen[id], "%s is wished twice", id)

@@ -132,10 +132,17 @@ type ServicePlan struct {
 	HubImport *mcsv1beta1.ServiceImport
 	// Objects by member. A member without an entry has not been read: what it holds stays as it is. An empty entry
 	// withdraws all.
-	Objects map[string][]runtime.Object
+	Objects map[string]Sequences
 	// Waiting says, by member, what keeps an export from being reached from elsewhere.
 	Waiting map[string]string
 }
+
+// Sequences are objects that rest on those before them in the same sequence, and on nothing in another: one that
+// cannot be written holds up only what follows it there.
+type Sequences [][]runtime.Object
+
+// All objects, in an order in which they can be written.
+func (s Sequences) All() []runtime.Object { return slices.Concat(s...) }
 
 // ServiceOwner owns what is written for a service.
 func ServiceOwner(key ServiceKey) Owner {
@@ -153,7 +160,7 @@ func ServiceOwner(key ServiceKey) Owner {
 // What a route still names stays until it no longer does: removing it first would cost its share in errors.
 func PlanService(s ServiceSnapshot) ServicePlan {
 	s.Members = sortedBy(s.Members, func(m ServiceMember) string { return m.Name })
-	plan := ServicePlan{Import: s.Import(), Objects: map[string][]runtime.Object{}, Waiting: map[string]string{}}
+	plan := ServicePlan{Import: s.Import(), Objects: map[string]Sequences{}, Waiting: map[string]string{}}
 	if plan.Import != nil {
 		plan.HubImport = serviceImport(plan.Import)
 		ServiceOwner(s.Key).Mark(plan.HubImport)
@@ -163,7 +170,7 @@ func PlanService(s ServiceSnapshot) ServicePlan {
 			continue
 		}
 		objects := s.objectsFor(m, plan.Import)
-		for _, o := range objects {
+		for _, o := range objects.All() {
 			if marked, ok := o.(metav1.Object); ok {
 				ServiceOwner(s.Key).Mark(marked)
 			}
@@ -192,18 +199,21 @@ func (s ServiceSnapshot) unreached(m ServiceMember, imp *Import) string {
 // lets tells whether the others may be sent to a member. What has not been read is left as it is.
 func (m ServiceMember) lets() bool { return m.Open || !m.Synced }
 
-func (s ServiceSnapshot) objectsFor(m ServiceMember, imp *Import) []runtime.Object {
+func (s ServiceSnapshot) objectsFor(m ServiceMember, imp *Import) Sequences {
+	var objects Sequences
+	if serving := s.servingObjects(m, imp); len(serving) > 0 {
+		objects = append(objects, serving)
+	}
 	if m.Leaving {
 		// The others are moved away first: taking this with the rest would cost their share in errors.
-		return s.servingObjects(m, imp)
+		return objects
 	}
-	objects := s.servingObjects(m, imp)
 	for _, namespace := range m.Namespaces {
 		objects = append(objects, s.sendingObjects(m, namespace, imp)...)
 	}
-	// Last, because no request depends on it: somebody else's import of that name must not keep the rest from being written.
+	// Last, because no request depends on it.
 	if imp != nil && slices.Contains(m.Namespaces, s.Key.Namespace) {
-		objects = append(objects, serviceImport(imp))
+		objects = append(objects, []runtime.Object{serviceImport(imp)})
 	}
 	return objects
 }
@@ -312,15 +322,15 @@ func serviceGrant(key ServiceKey, from string) *gatewayv1.ReferenceGrant {
 }
 
 // sendingObjects let routes of one namespace in a member reach the service at home and in the other clusters.
-func (s ServiceSnapshot) sendingObjects(m ServiceMember, namespace string, imp *Import) []runtime.Object {
-	var objects []runtime.Object
+func (s ServiceSnapshot) sendingObjects(m ServiceMember, namespace string, imp *Import) Sequences {
+	var objects Sequences
 	if imp == nil {
 		imp = &Import{Key: s.Key}
 	}
 	// The grant for isthmus-system is among servingObjects.
 	elsewhere := namespace != s.Key.Namespace && namespace != v1alpha1.SystemNamespace && m.Service != nil
 	if elsewhere && (slices.Contains(imp.Clusters, m.Name) || slices.Contains(m.Names, namedHere)) {
-		objects = append(objects, serviceGrant(s.Key, namespace))
+		objects = append(objects, []runtime.Object{serviceGrant(s.Key, namespace)})
 	}
 	for _, other := range s.Members {
 		named := slices.Contains(m.Names, other.Name)
@@ -330,7 +340,8 @@ func (s ServiceSnapshot) sendingObjects(m ServiceMember, namespace string, imp *
 		backend := remoteBackend{key: s.Key, cluster: other.Member, fallbacks: s.fallbacks(other, imp),
 			ports: s.remotePorts(imp, other)}
 		if len(backend.ports) > 0 && len(backend.reachable()) > 0 {
-			objects = append(objects, backend.serviceEntry(namespace), backend.destinationRule(namespace))
+			// The entry last: by it the host is known and given weight, and without the rule its requests would go in clear.
+			objects = append(objects, []runtime.Object{backend.destinationRule(namespace), backend.serviceEntry(namespace)})
 		}
 	}
 	return objects

@@ -83,7 +83,8 @@ func TestWhatAMemberHoldsForAService(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			plan := PlanService(ServiceSnapshot{Key: sampleKey, Members: test.members})
-			objects, planned := plan.Objects[test.members[0].Name]
+			sequences, planned := plan.Objects[test.members[0].Name]
+			objects := sequences.All()
 			require.Equal(t, test.want != nil, planned)
 			require.ElementsMatch(t, test.want, kindsIn(objects))
 			for _, o := range objects {
@@ -95,12 +96,27 @@ func TestWhatAMemberHoldsForAService(t *testing.T) {
 	}
 }
 
+// Somebody else's object of one name must not keep the rest from being written, and what rests on it must wait.
+func TestSequencesOfAService(t *testing.T) {
+	var have [][]string
+	for _, sequence := range PlanService(ServiceSnapshot{Key: sampleKey,
+		Members: []ServiceMember{exporter("aks", 1), exporter("eks", 1), exporter("gke", 1)}}).Objects["eks"] {
+		have = append(have, kindsIn(sequence))
+	}
+	require.Equal(t, [][]string{
+		{"ReferenceGrant sample/helloworld.isthmus-system", "HTTPRoute isthmus-system/helloworld.sample"},
+		{"DestinationRule sample/helloworld.sample.aks", "ServiceEntry sample/helloworld.sample.aks"},
+		{"DestinationRule sample/helloworld.sample.gke", "ServiceEntry sample/helloworld.sample.gke"},
+		{"ServiceImport sample/helloworld"},
+	}, have)
+}
+
 func TestGrantsForRoutesOfOtherNamespaces(t *testing.T) {
 	shop := exporter("eks", 1)
 	shop.Namespaces = []string{"sample", "shop", v1alpha1.SystemNamespace}
 	grants := func(m ServiceMember) []string {
 		plan := PlanService(ServiceSnapshot{Key: sampleKey, Members: []ServiceMember{m, exporter("gke", 1)}})
-		return slices.DeleteFunc(kindsIn(plan.Objects["eks"]), func(s string) bool { return !strings.HasPrefix(s, "ReferenceGrant") })
+		return slices.DeleteFunc(kindsIn(plan.Objects["eks"].All()), func(s string) bool { return !strings.HasPrefix(s, "ReferenceGrant") })
 	}
 	require.ElementsMatch(t, []string{grantIn, "ReferenceGrant sample/helloworld.shop"}, grants(shop), "each once")
 	shop.Exported = false
@@ -118,7 +134,7 @@ func TestFallbacks(t *testing.T) {
 	members := []ServiceMember{at("z-same-zone", "eu", "a", 1), at("aks", "us", "a", 1), at("empty", "eu", "a", 0), at("eks", "eu", "a", 1),
 		at("b-same-region", "eu", "b", 1), at("gke", "us", "b", 1)}
 	plan := PlanService(ServiceSnapshot{Key: sampleKey, Members: members})
-	require.Equal(t, "eks z-same-zone b-same-region aks gke", endpointsOf(entryIn(plan.Objects["gke"], "eks")),
+	require.Equal(t, "eks z-same-zone b-same-region aks gke", endpointsOf(entryIn(plan.Objects["gke"].All(), "eks")),
 		"itself, then whoever serves, the nearest to it first")
 	slices.Reverse(members)
 	require.Equal(t, plan, PlanService(ServiceSnapshot{Key: sampleKey, Members: members}), "in whatever order they come")
@@ -128,13 +144,13 @@ func TestNoFallbackIntoAClusterThatLetsNobodyIn(t *testing.T) {
 	aks, eks, gke := exporter("aks", 1), exporter("eks", 1), exporter("gke", 1)
 	eks.Open = false
 	plan := PlanService(ServiceSnapshot{Key: sampleKey, Members: []ServiceMember{aks, eks, gke}})
-	require.Equal(t, "gke aks", endpointsOf(entryIn(plan.Objects["aks"], "gke")))
+	require.Equal(t, "gke aks", endpointsOf(entryIn(plan.Objects["aks"].All(), "gke")))
 	require.Equal(t, map[string]string{"eks": "the other members cannot reach sample/helloworld in eks: its east-west gateway has not accepted HTTPRoute isthmus-system/helloworld.sample yet"}, plan.Waiting)
 }
 
 func TestNobodyElsesImportKeepsTrafficFromBeingWritten(t *testing.T) {
 	plan := PlanService(ServiceSnapshot{Key: sampleKey, Members: []ServiceMember{exporter("eks", 1), exporter("gke", 1)}})
-	kinds := kindsIn(plan.Objects["eks"])
+	kinds := kindsIn(plan.Objects["eks"].All())
 	require.Equal(t, "ServiceImport sample/helloworld", kinds[len(kinds)-1], "the first that cannot be written ends the attempt")
 }
 
@@ -170,7 +186,7 @@ func TestManyPortsTakeSeveralRoutes(t *testing.T) {
 	m.Service = serviceWith(ports...)
 	var routes []string
 	rules := 0
-	for _, o := range PlanService(ServiceSnapshot{Key: sampleKey, Members: []ServiceMember{m}}).Objects["eks"] {
+	for _, o := range PlanService(ServiceSnapshot{Key: sampleKey, Members: []ServiceMember{m}}).Objects["eks"].All() {
 		if r, ok := o.(*gatewayv1.HTTPRoute); ok {
 			routes = append(routes, r.Name)
 			rules += len(r.Spec.Rules)

@@ -332,7 +332,7 @@ func (m *storyMember) hosts(services map[federation.ServiceKey]federation.Servic
 	}
 	var hosts []string
 	for _, service := range services {
-		for _, o := range federation.PlanService(service).Objects[m.Name] {
+		for _, o := range federation.PlanService(service).Objects[m.Name].All() {
 			hosts = append(hosts, entryHosts(o, namespace)...)
 		}
 	}

@@ -67,7 +67,7 @@ func (s *story) show(t *testing.T, what string, out *bytes.Buffer) {
 		for _, key := range sortedKeys(services) {
 			plan := federation.PlanService(services[key])
 			for _, name := range slices.Sorted(maps.Keys(plan.Objects)) {
-				writeObjects(t, out, name, plan.Objects[name])
+				writeObjects(t, out, name, plan.Objects[name].All())
 			}
 		}
 	case "eastwest":

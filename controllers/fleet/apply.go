@@ -62,17 +62,33 @@ func (w *writer) realize(ctx context.Context, d desired) (wrote bool, err error)
 	return wrote, err
 }
 
-// applyAll makes the objects of a wish what they should be, and then deletes what is no longer wished.
+// applyAll makes the objects of a wish what they should be, and then deletes what is no longer wished. A sequence ends
+// at an object that cannot be written; the others go on, unless it is the API server that has trouble.
 func (w *writer) applyAll(ctx context.Context, conn *connection, d desired) (wrote bool, err error) {
-	for _, r := range d.objects {
-		did, err := w.apply(ctx, conn, d.owner, r)
+	for _, sequence := range d.sequences {
+		did, failed := w.applySequence(ctx, conn, d.owner, sequence)
+		wrote, err = wrote || did, moreUrgent(err, failed)
+		var trouble *WriteError
+		if errors.As(failed, &trouble) {
+			return wrote, err
+		}
+	}
+	if err != nil {
+		return wrote, err
+	}
+	did, err := w.prune(ctx, conn, d)
+	return wrote || did, err
+}
+
+func (w *writer) applySequence(ctx context.Context, conn *connection, owner federation.Owner, sequence []rendered) (wrote bool, err error) {
+	for _, r := range sequence {
+		did, err := w.apply(ctx, conn, owner, r)
 		wrote = wrote || did
 		if err != nil {
 			return wrote, err
 		}
 	}
-	did, err := w.prune(ctx, conn, d)
-	return wrote || did, err
+	return wrote, nil
 }
 
 // applyStatus says what is ours to say in an object's status, where it does not say so already. Nothing is taken
@@ -262,7 +278,7 @@ func (w *writer) namespaceOf(r rendered) error {
 // prune deletes what carries the owner's label and is no longer wished.
 func (w *writer) prune(ctx context.Context, conn *connection, d desired) (wrote bool, err error) {
 	keep := map[objectKey]bool{}
-	for _, r := range d.objects {
+	for _, r := range slices.Concat(d.sequences...) {
 		keep[r.objectKey()] = true
 	}
 	var first error

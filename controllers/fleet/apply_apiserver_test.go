@@ -265,6 +265,29 @@ func TestForeignObjectsAreNeverTouched(t *testing.T) {
 	}
 }
 
+func TestAForeignObjectHoldsUpOnlyWhatRestsOnIt(t *testing.T) {
+	s := newStory(t)
+	m := s.joinSynced("eks", s.config)
+	m.Submit(s.wish(s.entry("old", "old.gke")))
+	written(t, m, s.owner)
+	theirs := unmarked(s.entry("theirs", "theirs.gke"))
+	require.NoError(t, s.admin.Create(t.Context(), theirs))
+	wish := s.wish(s.entry("theirs", "a.gke"), s.entry("rests-on-it", "b.gke"))
+	wish.Beside = [][]client.Object{{s.entry("beside", "c.gke")}, {s.entry("far-beside", "d.gke")}}
+	m.Submit(wish)
+	var foreign *ForeignError
+	eventually(t, func() bool { return asError(m.Outcome(s.owner), &foreign) }, func() any { return m.Outcome(s.owner) })
+	require.Equal(t, "theirs", foreign.Name)
+	require.NoError(t, s.get(s.entry("beside", "")))
+	require.NoError(t, s.get(s.entry("far-beside", "")))
+	require.True(t, apierrors.IsNotFound(s.get(s.entry("rests-on-it", ""))))
+	require.NoError(t, s.get(s.entry("old", "")), "nothing is deleted before all that is wished was written")
+	require.NoError(t, s.admin.Delete(t.Context(), theirs))
+	written(t, m, s.owner)
+	require.NoError(t, s.get(s.entry("rests-on-it", "")))
+	require.True(t, apierrors.IsNotFound(s.get(s.entry("old", ""))))
+}
+
 // Somebody creates an object of that name between our look and our write.
 func TestACreationThatLostTheRaceTouchesNothing(t *testing.T) {
 	s := newStory(t)

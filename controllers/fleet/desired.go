@@ -22,8 +22,9 @@ import (
 
 // desired is a Desired as it is sent: JSON values, with the hash of each object.
 type desired struct {
-	owner   federation.Owner
-	objects []rendered
+	owner federation.Owner
+	// sequences of objects, none of which rests on another.
+	sequences [][]rendered
 	// statuses hold nothing but identity and status.
 	statuses []rendered
 	prune    []schema.GroupVersionKind
@@ -50,17 +51,15 @@ func render(d Desired, scheme *runtime.Scheme) desired {
 	digest := sha256.New()
 	fmt.Fprintln(digest, d.Owner, d.Prune)
 	seen := map[objectKey]bool{}
-	for _, obj := range d.Objects {
-		r, err := renderObject(obj, d.Owner, scheme)
-		if err == nil && seen[r.objectKey()] {
-			err = fmt.Errorf("%s %s is wished twice by %s: give each object a name of its own", r.gvk.Kind, r.key, d.Owner)
-		}
+	for _, objects := range append([][]client.Object{d.Objects}, d.Beside...) {
+		sequence, err := renderSequence(objects, d.Owner, scheme, seen)
 		if err != nil {
 			return desired{owner: d.Owner, invalid: err, hash: err.Error()}
 		}
-		seen[r.objectKey()] = true
-		out.objects = append(out.objects, r)
-		fmt.Fprintln(digest, r.gvk, r.key, r.hash)
+		out.sequences = append(out.sequences, sequence)
+		for _, r := range sequence {
+			fmt.Fprintln(digest, len(out.sequences), r.gvk, r.key, r.hash)
+		}
 	}
 	for _, obj := range d.Statuses {
 		r, err := renderStatus(obj, scheme)
@@ -72,6 +71,22 @@ func render(d Desired, scheme *runtime.Scheme) desired {
 	}
 	out.hash = hex.EncodeToString(digest.Sum(nil))
 	return out
+}
+
+func renderSequence(objects []client.Object, owner federation.Owner, scheme *runtime.Scheme, seen map[objectKey]bool) ([]rendered, error) {
+	sequence := make([]rendered, 0, len(objects))
+	for _, obj := range objects {
+		r, err := renderObject(obj, owner, scheme)
+		if err != nil {
+			return nil, err
+		}
+		if seen[r.objectKey()] {
+			return nil, fmt.Errorf("%s %s is wished twice by %s: give each object a name of its own", r.gvk.Kind, r.key, owner)
+		}
+		seen[r.objectKey()] = true
+		sequence = append(sequence, r)
+	}
+	return sequence, nil
 }
 
 func renderStatus(obj client.Object, scheme *runtime.Scheme) (rendered, error) {

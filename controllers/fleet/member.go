@@ -63,14 +63,16 @@ type State struct {
 type Desired struct {
 	// Owner that the objects were marked with, by its Mark.
 	Owner federation.Owner
-	// Objects in whole, in the order in which they are to be written: the first failure ends the attempt, since
-	// what comes later may rest on what failed. None withdraws everything of the owner.
+	// Objects in whole, in the order in which they are to be written: a failure holds up those behind it, since they
+	// may rest on what failed. No Objects and nothing Beside withdraws everything of the owner.
 	Objects []client.Object
+	// Beside are further sequences, each like Objects and independent of it and of each other.
+	Beside [][]client.Object
 	// Statuses are parts of the status of objects that are not the owner's, such as the conditions of a user's
 	// ServiceExport: of each the name, and what of its status is ours to say. One whose object is not there is left
 	// out. They are written last, also when an object could not be, and take nothing over from another field manager.
 	Statuses []client.Object
-	// Prune are the kinds in which objects of the owner that are not among Objects are deleted, once all of
-	// Objects are written.
+	// Prune are the kinds in which objects of the owner that are not wished are deleted, once all that is wished was
+	// written.
 	Prune []schema.GroupVersionKind
 }
