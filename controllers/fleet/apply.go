@@ -35,7 +35,7 @@ const mustNotExist = "1"
 //	is in the member      | what is done
 //	nothing               | applied, unless the namespace is missing
 //	ours, as wished       | nothing
-//	ours, anything else   | applied, taking back what others changed
+//	ours, anything else   | applied, taking back what others changed and taking out what they added to the spec
 //	another owner's       | nothing: ForeignError
 //	not ours              | nothing: ForeignError
 //	ours, no longer wished| deleted, once all that is wished was applied
@@ -146,6 +146,9 @@ func (w *writer) apply(ctx context.Context, conn *connection, owner federation.O
 	err = w.send(ctx, r.gvk, r.key, "applied", func(ctx context.Context) error {
 		return conn.live.Apply(ctx, client.ApplyConfigurationFromUnstructured(config), options...)
 	})
+	if err == nil && addedTo(config) {
+		err = w.takeOut(ctx, conn, r, config)
+	}
 	if err == nil {
 		w.written.put(r.objectKey(), config, r.hash)
 		if live == nil {
@@ -153,6 +156,17 @@ func (w *writer) apply(ctx context.Context, conn *connection, owner federation.O
 		}
 	}
 	return true, err
+}
+
+// takeOut removes what others added to the spec of an object that was applied just now, which an apply leaves.
+func (w *writer) takeOut(ctx context.Context, conn *connection, r rendered, applied *unstructured.Unstructured) error {
+	patch, err := r.replaceSpec(applied)
+	if err != nil {
+		return err
+	}
+	return w.send(ctx, r.gvk, r.key, "applied", func(ctx context.Context) error {
+		return conn.live.Patch(ctx, applied, patch, client.FieldOwner(v1alpha1.FieldOwner))
+	})
 }
 
 // compare finds the live object, and whether it is as wished. The cache answers where it can know.

@@ -6,6 +6,7 @@ package fleet
 
 import (
 	"context"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -188,6 +189,39 @@ func TestWhatOthersChangeIsHealed(t *testing.T) {
 		require.Equal(t, before, s.writes("eks"))
 	})
 	require.NoError(t, m.Outcome(s.owner))
+}
+
+// A server-side apply leaves what others added, and the spec of what we write is ours as a whole.
+func TestWhatOthersAddToASpecIsTakenOut(t *testing.T) {
+	s := newStory(t)
+	m := s.joinSynced("eks", s.config)
+	m.Submit(s.wish(s.entry("cart-gke", "cart.gke"), s.route("cart", 80, 20)))
+	written(t, m, s.owner)
+	for name, add := range map[string]func(*gatewayv1.HTTPRouteSpec){
+		"host names that were added": func(spec *gatewayv1.HTTPRouteSpec) { spec.Hostnames = []gatewayv1.Hostname{"theirs.example.com"} },
+		"a rule that was added":      func(spec *gatewayv1.HTTPRouteSpec) { spec.Rules = append(spec.Rules, spec.Rules[0]) },
+		"a match that was added": func(spec *gatewayv1.HTTPRouteSpec) {
+			spec.Rules[0].Matches = []gatewayv1.HTTPRouteMatch{{Headers: []gatewayv1.HTTPHeaderMatch{{Name: "a", Value: "b"}}}}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			route := s.route("cart")
+			require.NoError(t, s.get(route))
+			before := route.DeepCopy()
+			add(&route.Spec)
+			require.NoError(t, s.admin.Update(t.Context(), route, client.FieldOwner("users-tool")))
+			eventually(t, func() bool { return s.get(route) == nil && reflect.DeepEqual(route.Spec, before.Spec) },
+				func() any { return route.Spec })
+			require.False(t, addedTo(route))
+		})
+	}
+	t.Run("a port that was added to a list with keys", func(t *testing.T) {
+		entry := s.entry("cart-gke", "")
+		require.NoError(t, s.get(entry))
+		entry.Spec.Ports = append(entry.Spec.Ports, &networkingapi.ServicePort{Number: 1, Name: "theirs", Protocol: "TCP"})
+		require.NoError(t, s.admin.Update(t.Context(), entry, client.FieldOwner("users-tool")))
+		eventually(t, func() bool { return s.get(entry) == nil && len(entry.Spec.Ports) == 1 }, func() any { return entry.Spec.Ports })
+	})
 }
 
 func TestWhatIsNoLongerWishedIsDeletedAfterTheRestWasWritten(t *testing.T) {

@@ -197,9 +197,9 @@ func (r rendered) configuration(epoch string, live client.Object) *unstructured.
 }
 
 // heldBy tells whether a live object is as wished: it says it was written from the same plan, and nobody changed
-// since what was written.
+// since what was written, or added to it.
 func (r rendered) heldBy(live client.Object) bool {
-	if live.GetAnnotations()[v1alpha1.AnnotationPlan] != r.hash {
+	if live.GetAnnotations()[v1alpha1.AnnotationPlan] != r.hash || addedTo(live) {
 		return false
 	}
 	content, err := contentOf(live)

@@ -155,14 +155,12 @@ func (w *kindWatch) start(ctx context.Context, entry *kindCache) error {
 	return nil
 }
 
-// transform drops managedFields, which nobody reads from a cache and which are half of its size.
 func (w *kindWatch) transform() toolscache.TransformFunc {
-	strip := cache.TransformStripManagedFields()
 	if w.kind.Transform == nil {
-		return strip
+		return stripManagedFields
 	}
 	return func(in any) (any, error) {
-		out, err := strip(in)
+		out, err := stripManagedFields(in)
 		if err != nil {
 			return nil, err
 		}

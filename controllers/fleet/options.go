@@ -57,7 +57,7 @@ type Kind struct {
 	Object client.Object
 	// Selector restricts the cache; nil caches all.
 	Selector labels.Selector
-	// Transform trims objects before they are kept. managedFields are always dropped first.
+	// Transform trims objects before they are kept. managedFields are dropped first.
 	Transform toolscache.TransformFunc
 	// Optional kinds may be missing in a member, which then counts as synced without them. Missing kinds are
 	// looked for again, and watched as soon as they appear.

@@ -114,9 +114,9 @@ func grow(n int) error {
 
 func environment(binaries string, crds []string) *envtest.Environment {
 	return &envtest.Environment{
-		BinaryAssetsDirectory:    binaries,
-		CRDDirectoryPaths:        crds,
-		ErrorIfCRDPathMissing:    true,
+		BinaryAssetsDirectory: binaries,
+		CRDDirectoryPaths:     crds,
+		ErrorIfCRDPathMissing: true,
 		// A busy machine takes many times as long as a quiet one, and ten seconds for the CRDs are the default.
 		CRDInstallOptions:        envtest.CRDInstallOptions{MaxTime: 2 * time.Minute},
 		ControlPlaneStartTimeout: 2 * time.Minute,
