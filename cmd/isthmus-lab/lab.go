@@ -5,8 +5,10 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 
 	"github.com/spf13/cobra"
 
@@ -19,18 +21,28 @@ func upCommand(dir *string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "up",
 		Short: "Start the lab, or what died of it, and wait until it is ready",
-		Args:  cobra.NoArgs,
+		Long: `Start the lab, or what died of it, and wait until it is ready. What was broken by "isthmus-lab fault" stays broken. A start
+that was cut off is begun anew.`,
+		Example: `  isthmus-lab up                                     # a hub, eks and gke, with Istio, Isthmus and the example
+  isthmus-lab up --members eks-blue,eks-green,aks,onprem
+  isthmus-lab up --members eks,gke --hub-member      # the hub carries traffic, too
+  isthmus-lab up --members a,b,c --no-mesh --no-hub  # plain clusters`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o.Dir, o.Out = *dir, cmd.OutOrStdout()
 			l, err := lab.Up(cmd.Context(), o)
 			if err != nil {
 				return err
 			}
-			running, err := l.State()
+			report, err := l.Report(cmd.Context())
 			if err != nil {
 				return err
 			}
-			l.Next(cmd.OutOrStdout(), running)
+			_, _ = fmt.Fprintln(cmd.OutOrStdout())
+			if err := report.Write(cmd.OutOrStdout(), false); err != nil {
+				return err
+			}
+			report.Next(cmd.OutOrStdout())
 			return nil
 		},
 	}
@@ -48,7 +60,9 @@ func downCommand(dir *string) *cobra.Command {
 	return &cobra.Command{
 		Use:   "down",
 		Short: "End the lab and remove everything of it but its logs",
-		Args:  cobra.NoArgs,
+		Long: `End the lab and remove everything of it but its logs: processes, namespaces, links, mounts and rules, whatever state it is in,
+also after a crash. Where no lab runs, it does nothing.`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return lab.Down(cmd.Context(), *dir, cmd.OutOrStdout())
 		},
@@ -56,26 +70,55 @@ func downCommand(dir *string) *cobra.Command {
 }
 
 func statusCommand(dir *string) *cobra.Command {
-	return &cobra.Command{
+	var output string
+	var all bool
+	cmd := &cobra.Command{
 		Use:   "status",
-		Short: "Show what runs, what it costs and what to look at next",
-		Args:  cobra.NoArgs,
+		Short: "Show what runs, what is broken, what it costs and what to look at next",
+		Long: `Show what runs, what is broken, what it costs and what to look at next. It fails when something is dead or stopped, whether
+by a fault or by itself.`,
+		Example: `  isthmus-lab status
+  isthmus-lab status --all                                         # every process, its pid and its log
+  isthmus-lab status -o json | jq -r '.clusters[].gateway // empty'`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if output != "" && output != "json" {
+				return fmt.Errorf("output %q: there is json, and the screen without -o", output)
+			}
 			l, err := lab.Open(*dir)
-			if errors.Is(err, state.ErrNoLab) {
+			if errors.Is(err, state.ErrNoLab) && output == "" {
 				_, _ = fmt.Fprintln(cmd.OutOrStdout(), err)
 				return nil
 			}
 			if err != nil {
 				return err
 			}
-			healthy, err := l.Status(cmd.Context(), cmd.OutOrStdout())
-			if err == nil && !healthy {
-				err = errors.New("the lab is not well")
+			report, err := l.Report(cmd.Context())
+			if err != nil {
+				return err
 			}
-			return err
+			return show(cmd.OutOrStdout(), report, output == "json", all)
 		},
 	}
+	cmd.Flags().StringVarP(&output, "output", "o", "", "json: everything, for programs")
+	cmd.Flags().BoolVarP(&all, "all", "a", false, "every process on a line of its own")
+	return cmd
+}
+
+func show(out io.Writer, r lab.Report, asJSON, all bool) error {
+	if asJSON {
+		e := json.NewEncoder(out)
+		e.SetIndent("", "  ")
+		return e.Encode(r)
+	}
+	if err := r.Write(out, all); err != nil {
+		return err
+	}
+	r.Next(out)
+	if !r.Healthy {
+		return errors.New("not everything runs")
+	}
+	return nil
 }
 
 func logsCommand(dir *string) *cobra.Command {
@@ -83,7 +126,10 @@ func logsCommand(dir *string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "logs CLUSTER COMPONENT",
 		Short: "Show the log of a component, or of a pod by namespace/name",
-		Args:  cobra.ExactArgs(2),
+		Example: `  isthmus-lab logs eks istiod
+  isthmus-lab logs -f hub hub         # Isthmus itself`,
+		ValidArgsFunction: completeComponents(dir),
+		Args:              cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			l, err := lab.Open(*dir)
 			if err != nil {

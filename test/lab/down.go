@@ -60,7 +60,7 @@ func (l *Lab) Down(ctx context.Context) error { return Down(ctx, l.Dir, l.out) }
 // clear removes everything of the machine's lab, whatever state it is in.
 func (l *Lab) clear(ctx context.Context) error {
 	recorded := &state.Lab{}
-	if lab, err := l.State(); err == nil {
+	if lab, err := l.State(); err == nil && lab.BootID == bootID() {
 		recorded = lab
 	}
 	// The file goes first: nobody who dies late can write it again, nor take a dying lab for one.

@@ -17,7 +17,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"isthmus.dev/isthmus/test/lab/network"
 	"isthmus.dev/isthmus/test/lab/process"
 	"isthmus.dev/isthmus/test/lab/state"
 )
@@ -245,13 +244,9 @@ func (l *Lab) loseNode(ctx context.Context, lab *state.Lab, cluster string) erro
 	if err := kill(ctx, lab.Find(cluster, state.NodeAgent)); err != nil {
 		return err
 	}
-	pods, err := os.ReadDir(filepath.Join(l.Dir, "run", cluster, "pods"))
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
+	names, err := l.podNamespaces(cluster)
+	if err != nil {
 		return err
-	}
-	var names []string
-	for _, uid := range pods {
-		names = append(names, network.PodNamespace(uid.Name()))
 	}
 	found, err := process.In(names...)
 	if err != nil {

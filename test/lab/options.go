@@ -95,7 +95,7 @@ func (o *Options) completeDir() error {
 
 // plan lays out the lab that the options ask for.
 func (o *Options) plan(root string) (*state.Lab, error) {
-	lab := &state.Lab{Root: root, Mesh: !o.NoMesh}
+	lab := &state.Lab{Root: root, BootID: bootID(), Mesh: !o.NoMesh}
 	if o.PilotDebounce > 0 {
 		lab.PilotDebounce = o.PilotDebounce.String()
 	}

@@ -17,20 +17,49 @@ import (
 
 	"isthmus.dev/isthmus/test/lab/network"
 	"isthmus.dev/isthmus/test/lab/state"
+	"isthmus.dev/isthmus/test/lab/tools"
 )
 
 // marker names the folder of the machine's one lab, where every checkout finds it.
 const marker = "/run/isthmus-lab"
 
 // preflight looks for what would make the start fail later, and less clearly.
-func preflight(dir string) error {
+func preflight(dir string, clusters int) error {
 	if os.Geteuid() != 0 {
 		return errors.New("the lab needs root, for network namespaces and overlay mounts: run it with sudo, e.g. `sudo -E make lab`")
 	}
 	if err := foreignLab(dir); err != nil {
 		return err
 	}
-	return errors.Join(checkNamespaces(), checkOverlay(), checkRoutes(), checkPrograms())
+	// etcd alone sets aside 64 MB for its log, twice.
+	const shared, each = 500_000_000, 200_000_000
+	return errors.Join(checkNamespaces(), checkOverlay(), checkRoutes(), checkPrograms(),
+		tools.RequireSpace(dir, shared+uint64(clusters)*each, "the lab")) // #nosec G115 -- a count
+}
+
+// bootID tells one run of the machine from the next; empty where the kernel does not say.
+func bootID() string {
+	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(id))
+}
+
+// ended says why a recorded lab cannot be gone on with; empty when it can.
+func ended(lab *state.Lab) (why string) {
+	if lab.BootID != bootID() {
+		return "the machine was started anew since"
+	}
+	if !lab.Ready {
+		return "its start did not finish"
+	}
+	for _, c := range lab.Clusters {
+		if !network.Exists(c.NetNS) {
+			return fmt.Sprintf("the network namespace of %s is gone", c.Name)
+		}
+	}
+	return ""
 }
 
 // foreignLab refuses to start beside a lab of another folder: the two would share their addresses.

@@ -5,156 +5,185 @@
 package lab
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
-	"strconv"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
 
-	"isthmus.dev/isthmus/test/lab/process"
 	"isthmus.dev/isthmus/test/lab/state"
 )
 
-// Usage is what the lab costs.
-type Usage struct {
-	Memory int64   // bytes, the sum of the processes' proportional set sizes
-	Cores  float64 // processor time by time, over the measured interval
-	Count  int     // processes
+// Report is how a lab is at one moment.
+type Report struct {
+	Dir string `json:"dir"`
+	// Ready says that the lab came up completely once, Healthy that nothing in it is dead or stopped now.
+	Ready    bool            `json:"ready"`
+	Healthy  bool            `json:"healthy"`
+	Mesh     bool            `json:"mesh"`
+	Clusters []ClusterReport `json:"clusters"`
+	Faults   []state.Fault   `json:"faults"`
+
+	Memory    int64   `json:"memoryBytes"` // the sum of the processes' proportional set sizes
+	Cores     float64 `json:"cores"`       // over the last second
+	Processes int     `json:"processes"`
 }
 
-// Measure returns what all processes of the lab cost, their processor time over interval.
-func (l *Lab) Measure(ctx context.Context, interval time.Duration) (Usage, error) {
-	before, err := ticks()
-	if err != nil {
-		return Usage{}, err
-	}
-	start := time.Now()
-	select {
-	case <-ctx.Done():
-		return Usage{}, ctx.Err()
-	case <-time.After(interval):
-	}
-	after, err := ticks()
-	if err != nil {
-		return Usage{}, err
-	}
-	u := Usage{Count: len(after)}
-	spent := uint64(0)
-	for pid, t := range after {
-		spent += t - min(t, before[pid])
-		u.Memory += proportionalSize(pid)
-	}
-	u.Cores = float64(spent) / clockTicks / time.Since(start).Seconds()
-	return u, nil
+// ClusterReport is how one cluster is.
+type ClusterReport struct {
+	state.Cluster
+	Node       string            `json:"node"`
+	Components []ComponentReport `json:"components"`
+	Memory     int64             `json:"memoryBytes"`
 }
 
-// clockTicks is USER_HZ, which is 100 on every architecture that Go runs Linux on.
-const clockTicks = 100
-
-// ticks returns the processor time so far of each process in the lab's namespaces.
-func ticks() (map[int]uint64, error) {
-	names, err := ownNamespaces()
-	if err != nil {
-		return nil, err
-	}
-	found, err := process.In(names...)
-	if err != nil {
-		return nil, err
-	}
-	all := map[int]uint64{}
-	for _, p := range found {
-		if t, err := state.ProcessorTime(p.PID); err == nil {
-			all[p.PID] = t
-		}
-	}
-	return all, nil
+// ComponentReport is how one process is.
+type ComponentReport struct {
+	state.Process
+	Condition string `json:"condition"` // alive, stopped or dead
 }
 
-// proportionalSize returns a process's memory in bytes, shared pages divided by their sharers; 0 when
-// it is gone.
-func proportionalSize(pid int) int64 {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
-	if err != nil {
-		return 0
-	}
-	lines := bufio.NewScanner(bytes.NewReader(data))
-	for lines.Scan() {
-		if fields := strings.Fields(lines.Text()); len(fields) >= 2 && fields[0] == "Pss:" {
-			kib, err := strconv.ParseInt(fields[1], 10, 64)
-			if err != nil {
-				return 0
-			}
-			return kib << 10
-		}
-	}
-	return 0
-}
-
-// Status tells what runs, what it costs and what to look at next. It reports whether all is alive.
-func (l *Lab) Status(ctx context.Context, out io.Writer) (healthy bool, err error) {
-	lab, err := l.State()
-	if err != nil {
-		return false, err
-	}
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	_, _ = fmt.Fprintln(w, "CLUSTER\tROLE\tREGION\tAPI SERVER\tGATEWAY\tEAST-WEST")
-	for _, c := range lab.Clusters {
-		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", c.Name, c.Role, orDash(c.Region), c.APIServer, orDash(c.Gateway), orDash(c.EastWestGateway))
-	}
-	_, _ = fmt.Fprintln(w, "\nCLUSTER\tCOMPONENT\tNAME\tPID\tSTATE")
-	healthy = lab.Ready
-	for _, p := range lab.Processes {
-		condition := "alive"
-		if !p.Alive() {
-			condition, healthy = "dead, see "+p.Log, false
-		}
-		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\n", p.Cluster, p.Component, p.Name, p.PID, condition)
-	}
-	if err := w.Flush(); err != nil {
-		return false, err
-	}
+// Report looks at everything in the lab; it takes a second.
+func (l *Lab) Report(ctx context.Context) (Report, error) {
 	usage, err := l.Measure(ctx, time.Second)
 	if err != nil {
-		return false, err
+		return Report{}, err
 	}
-	_, _ = fmt.Fprintf(out, "\n%d processes, %.2f GB of memory, %.2f cores over the last second\n",
-		usage.Count, float64(usage.Memory)/1e9, usage.Cores)
-	switch {
-	case !lab.Ready:
-		_, _ = fmt.Fprintln(out, "The lab did not come up completely: `make lab` goes on with it.")
-	case !healthy:
-		_, _ = fmt.Fprintln(out, "Something died: `make lab` starts it again.")
-	default:
-		l.Next(out, lab)
+	lab, err := l.State()
+	if err != nil {
+		return Report{}, err
 	}
-	return healthy, nil
+	r := Report{
+		Dir: l.Dir, Ready: lab.Ready, Healthy: lab.Ready, Mesh: lab.Mesh, Faults: lab.Faults,
+		Memory: usage.Memory, Cores: usage.Cores, Processes: usage.Count,
+	}
+	for _, c := range lab.Clusters {
+		one := ClusterReport{Cluster: c, Memory: usage.ByCluster[c.Name], Components: []ComponentReport{}}
+		one.Node, _, _ = nodeIdentity(c)
+		for _, p := range lab.Processes {
+			if p.Cluster != c.Name {
+				continue
+			}
+			condition := p.Condition()
+			one.Components = append(one.Components, ComponentReport{p, condition})
+			r.Healthy = r.Healthy && condition == state.Alive
+		}
+		r.Clusters = append(r.Clusters, one)
+	}
+	return r, nil
 }
 
-// Next tells what to look at in a lab.
-func (l *Lab) Next(out io.Writer, lab *state.Lab) {
-	_, _ = fmt.Fprintf(out, "\nLook around:\n  export KUBECONFIG=%s PATH=%s:$PATH\n", filepath.Join(l.Dir, "kubeconfig"), l.binDir())
-	for _, c := range lab.Clusters {
-		_, _ = fmt.Fprintf(out, "  kubectl --context %s get pods -A\n", c.Name)
+// Write shows the report on a screen; with all, every process on a line of its own as well.
+func (r Report) Write(out io.Writer, all bool) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	_, _ = fmt.Fprintln(w, "CLUSTER\tROLE\tAPI SERVER\tGATEWAY\tEAST-WEST")
+	for _, c := range r.Clusters {
+		role := c.Role
+		if c.Role == state.RoleHub && c.Member {
+			role = "hub, member"
+		}
+		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", c.Name, role, c.APIServer, orDash(c.Gateway), orDash(c.EastWestGateway))
 	}
-	said := false
-	for _, c := range lab.Members() {
-		if c.Gateway == "" {
+	_, _ = fmt.Fprintln(w, "\nCLUSTER\tNODE\tZONE\tMEMORY\tPODS\tCOMPONENTS")
+	for _, c := range r.Clusters {
+		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%s\n", c.Name, c.Node, orDash(c.Zone), megabytes(c.Memory), c.pods(), c.conditions())
+	}
+	if all {
+		r.writeProcesses(w)
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	if len(r.Faults) > 0 {
+		_, _ = fmt.Fprintln(out, "\nFaults in force:")
+	}
+	for _, f := range r.Faults {
+		_, _ = fmt.Fprintf(out, "  %s, for %s\n", f, time.Since(f.Since.Time).Truncate(time.Second))
+	}
+	_, err := fmt.Fprintf(out, "\n%d processes, %.2f GB of memory, %.2f cores over the last second\n", r.Processes, float64(r.Memory)/1e9, r.Cores)
+	return err
+}
+
+func (r Report) writeProcesses(w io.Writer) {
+	_, _ = fmt.Fprintln(w, "\nCLUSTER\tCOMPONENT\tNAME\tPID\tSTATE\tLOG")
+	for _, c := range r.Clusters {
+		for _, p := range c.Components {
+			_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\n", p.Cluster, p.Component, p.Name, p.PID, p.Condition, p.Log)
+		}
+	}
+}
+
+// conditions says how the processes are, and names those that are not alive.
+func (c ClusterReport) conditions() string {
+	alive := 0
+	var others []string
+	for _, p := range c.Components {
+		if p.Condition == state.Alive {
+			alive++
 			continue
 		}
-		if !said {
-			_, _ = fmt.Fprintln(out, "\nWatch requests split over the clusters:")
-			said = true
+		others = append(others, fmt.Sprintf("%s %s", p.Name, p.Condition))
+	}
+	const most = 3 // on a line
+	if more := len(others) - most; more > 0 {
+		others = append(others[:most], fmt.Sprintf("%d more", more))
+	}
+	return strings.Join(append([]string{fmt.Sprintf("%d alive", alive)}, others...), ", ")
+}
+
+// pods counts the pods that have a process which is not dead.
+func (c ClusterReport) pods() int {
+	var names []string
+	for _, p := range c.Components {
+		if state.IsPod(p.Component) && p.Condition != state.Dead && !slices.Contains(names, p.Name) {
+			names = append(names, p.Name)
 		}
+	}
+	return len(names)
+}
+
+func megabytes(bytes int64) string { return fmt.Sprintf("%d MB", bytes/1e6) }
+
+// Next tells what to do next: what to mend, and what to look at.
+func (r Report) Next(out io.Writer) {
+	switch {
+	case !r.Ready:
+		_, _ = fmt.Fprintln(out, "The lab did not come up completely: `isthmus-lab up` begins anew, `isthmus-lab down` ends it.")
+		return
+	case len(r.Faults) > 0:
+		_, _ = fmt.Fprintln(out, "Mend the faults: `isthmus-lab fault heal`, or of one cluster `isthmus-lab fault heal CLUSTER`.")
+	case !r.Healthy:
+		_, _ = fmt.Fprintln(out, "Something died: `isthmus-lab up` starts it again, `isthmus-lab logs CLUSTER COMPONENT` says why.")
+	}
+	_, _ = fmt.Fprintf(out, "\nLook around:\n  export KUBECONFIG=%s PATH=%s:$PATH\n", filepath.Join(r.Dir, "kubeconfig"), filepath.Join(r.Dir, "bin"))
+	const most = 3
+	for i, c := range r.Clusters {
+		if i == most {
+			_, _ = fmt.Fprintf(out, "  …                             # and the other %d clusters\n", len(r.Clusters)-most)
+			break
+		}
+		_, _ = fmt.Fprintf(out, "  kubectl --context %s get pods -A\n", c.Name)
+	}
+	r.nextRequests(out)
+}
+
+func (r Report) nextRequests(out io.Writer) {
+	said := 0
+	for _, c := range r.Clusters {
+		if c.Gateway == "" || said == 3 {
+			continue
+		}
+		if said == 0 {
+			_, _ = fmt.Fprintln(out, "\nWatch requests split over the clusters:")
+		}
+		said++
 		_, _ = fmt.Fprintf(out, "  for i in $(seq 20); do curl -s -H 'Host: %s' http://%s%s; done   # enters at %s\n", exampleHost, c.Gateway, examplePath, c.Name)
 	}
-	if said {
-		_, _ = fmt.Fprintln(out, "\nChange the split, take pods away: examples/split/README.md. End it: make lab-down")
+	if said > 0 {
+		_, _ = fmt.Fprintln(out, "\nChange the split, take pods away: examples/split/README.md. Break something: isthmus-lab fault --help. End it: make lab-down")
 	}
 }
 

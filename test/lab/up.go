@@ -29,7 +29,7 @@ func Up(ctx context.Context, o Options) (*Lab, error) {
 	if err := o.complete(); err != nil {
 		return nil, err
 	}
-	if err := preflight(o.Dir); err != nil {
+	if err := preflight(o.Dir, len(o.Members)+1); err != nil {
 		return nil, err
 	}
 	root, err := tools.Root()
@@ -56,7 +56,20 @@ func Up(ctx context.Context, o Options) (*Lab, error) {
 	if err := l.ensureTools(ctx, lab.Mesh); err != nil {
 		return nil, err
 	}
-	return l, l.up(ctx, lab, o)
+	if err := l.up(ctx, lab, o); err != nil {
+		return l, l.explain(err)
+	}
+	return l, nil
+}
+
+// explain says what became of a start that failed, and whether a full disk may be why: what dies of that seldom says so.
+func (l *Lab) explain(err error) error {
+	const hardlyAny = 50_000_000
+	if full := tools.RequireSpace(l.Dir, hardlyAny, "the lab"); full != nil {
+		err = fmt.Errorf("the disk is full: %w\n%w", full, err)
+	}
+	return fmt.Errorf("%w\nwhat has started still runs, its logs are in %s; `isthmus-lab up` tries again, `isthmus-lab down` ends it",
+		err, filepath.Join(l.Dir, "logs"))
 }
 
 // onlyOne refuses two starts or ends of the same lab at the same time.
@@ -72,16 +85,18 @@ func onlyOne(dir string) (unlock func(), err error) {
 }
 
 // resume returns the lab to bring up: the running one when it is the one asked for, else the new one
-// on a machine without leftovers.
+// on a machine without leftovers. A start that was cut off is begun anew: what it was about to write is half there.
 func (l *Lab) resume(ctx context.Context, asked *state.Lab) (*state.Lab, error) {
 	running, err := l.State()
-	if err == nil {
+	if err == nil && ended(running) == "" {
 		if differs := sameLab(running, asked); differs != "" {
 			return nil, fmt.Errorf("another lab runs in %s (%s): `isthmus-lab down` first", l.Dir, differs)
 		}
 		return running, nil
 	}
-	if !errors.Is(err, state.ErrNoLab) {
+	if err == nil {
+		l.say("beginning anew: %s", ended(running))
+	} else if !errors.Is(err, state.ErrNoLab) {
 		return nil, err
 	}
 	if err := l.clear(ctx); err != nil {

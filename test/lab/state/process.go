@@ -29,6 +29,25 @@ func (p Process) Alive() bool {
 	return p.StartTime == 0 || fields[19] == strconv.FormatUint(p.StartTime, 10)
 }
 
+// Conditions of a process.
+const (
+	Alive  = "alive"
+	Frozen = "stopped" // by SIGSTOP: it lives and does nothing
+	Dead   = "dead"
+)
+
+// Condition says how p is.
+func (p Process) Condition() string {
+	fields, err := stat(p.PID)
+	switch {
+	case err != nil || !p.Alive():
+		return Dead
+	case fields[0] == "T" || fields[0] == "t":
+		return Frozen
+	}
+	return Alive
+}
+
 // stat returns the fields of /proc/<pid>/stat from the third (the state) on. The second, the
 // command, is in brackets and may hold anything, brackets too.
 func stat(pid int) ([]string, error) {

@@ -48,6 +48,8 @@ type Lab struct {
 	// Root is the checkout that the lab was started from, Cache the folder of the built tools.
 	Root  string `json:"root,omitempty"`
 	Cache string `json:"cache,omitempty"`
+	// BootID is the kernel's name for the machine's run in which the lab was started: a pid of another run is a stranger's.
+	BootID string `json:"bootID,omitempty"`
 	// Mesh says whether the members run Istio.
 	Mesh bool `json:"mesh"`
 	// Ready says that everything was installed once: from then on `up` only repairs processes, and

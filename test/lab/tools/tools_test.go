@@ -97,6 +97,20 @@ func TestAMissingProgramIsNamedWithItsInstallation(t *testing.T) {
 	require.ErrorContains(t, requirePip(t.Context()), "apt-get install python3")
 }
 
+func TestWhatABuildNeedsIsLookedForBeforeAnythingIsBuilt(t *testing.T) {
+	cache := t.TempDir()
+	missing := func(context.Context) error { return errors.New("no pip") }
+	needs := func(j job) error { return requireAll(t.Context(), cache, []job{j}) }
+	there, absent := filepath.Join(cache, "there"), filepath.Join(cache, "absent")
+	require.NoError(t, os.Mkdir(there, 0o700))
+	require.NoError(t, needs(job{builder{requires: missing, space: 1 << 60}, Envoy, there}), "what is built needs nothing")
+	require.ErrorContains(t, needs(job{builder{requires: missing}, Envoy, absent}), "no pip")
+	err := needs(job{builder{space: 1 << 60}, Etcd, absent})
+	require.ErrorContains(t, err, cache)
+	require.ErrorContains(t, err, "make room")
+	require.NoError(t, RequireSpace(filepath.Join(cache, "not", "yet"), 1, "a test"))
+}
+
 func TestAWheelThatIsNotThePinnedOneIsRefused(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "x.whl")
 	write(t, file, "x")
