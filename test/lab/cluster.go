@@ -99,6 +99,9 @@ func (l *Lab) install(ctx context.Context, cp controlplane.Cluster, mesh bool) e
 	if err := cp.InstallCRDs(ctx, applier); err != nil {
 		return err
 	}
+	if err := cp.InstallDNS(ctx, applier); err != nil {
+		return err
+	}
 	if mesh {
 		return cp.InstallMesh(ctx, applier)
 	}

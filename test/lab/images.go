@@ -45,6 +45,9 @@ func (l *Lab) buildImages(ctx context.Context, root string, hub, mesh bool) erro
 	if err := replaceLink(l.tools.File(tools.Kubernetes, "kubectl"), filepath.Join(l.binDir(), "kubectl")); err != nil {
 		return err
 	}
+	if err := linkFile(l.tools.File(tools.CoreDNS, "coredns"), filepath.Join(l.imageDir(), "coredns")); err != nil {
+		return err
+	}
 	if !mesh {
 		return nil
 	}

@@ -86,7 +86,7 @@ func (l *Lab) logs(cluster string) string { return filepath.Join(l.Dir, "logs", 
 
 // ensureTools builds what this lab runs.
 func (l *Lab) ensureTools(ctx context.Context, mesh bool) (err error) {
-	sets := []tools.Set{tools.Etcd, tools.Kubernetes, tools.CRDs}
+	sets := []tools.Set{tools.Etcd, tools.Kubernetes, tools.CRDs, tools.CoreDNS}
 	if mesh {
 		sets = append(sets, tools.Envoy, tools.Helm, tools.IstioCharts, tools.Istio)
 	}

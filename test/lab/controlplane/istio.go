@@ -139,6 +139,8 @@ func (c Cluster) istioValues() map[string]any {
 			"hub": "isthmus-lab", "tag": "lab",
 			"multiCluster": map[string]any{"clusterName": c.Name}, "network": c.Name,
 			"caAddress": c.istiodAddress(),
+			// The Service istiod leads there.
+			"remotePilotAddress": c.Network.Node.Addr().String(),
 			// The program nft is there for kube-proxy already.
 			"nativeNftables": true,
 			"configCluster":  true,

@@ -41,8 +41,9 @@ type initSpec struct {
 type rootSpec struct {
 	Merged, Upper, Work string
 	Lower               []string // the topmost first
-	Hostname, Hosts     string
-	Mounts              []mountSpec // in the order of mounting
+	Hostname            string
+	Files               map[string]string // written into the root, by path
+	Mounts              []mountSpec       // in the order of mounting
 	ReadOnly            bool
 	Privileged          bool // /proc/sys stays writable
 }

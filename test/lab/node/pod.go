@@ -369,25 +369,6 @@ func (p *pod) delete() {
 
 func (p *pod) name() string { return p.spec.Namespace + "/" + p.spec.Name }
 
-func (p *pod) hostname() string {
-	name := p.spec.Name
-	if p.spec.Spec.Hostname != "" {
-		name = p.spec.Spec.Hostname
-	}
-	return strings.TrimRight(name[:min(len(name), 63)], "-.")
-}
-
-// hosts is the content of the containers' /etc/hosts.
-func (p *pod) hosts() string {
-	var b strings.Builder
-	b.WriteString("127.0.0.1\tlocalhost\n::1\tlocalhost\n")
-	fmt.Fprintf(&b, "%s\t%s\n", p.address(), p.hostname())
-	for _, alias := range p.spec.Spec.HostAliases {
-		fmt.Fprintf(&b, "%s\t%s\n", alias.IP, strings.Join(alias.Hostnames, "\t"))
-	}
-	return b.String()
-}
-
 // environment resolves the pod's variables and downward API as it is now.
 func (p *pod) environment() *environment {
 	p.mu.Lock()

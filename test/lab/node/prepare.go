@@ -83,7 +83,11 @@ func withHome(env []string, uid int) []string {
 func (c *container) makeFiles(dir string, img image, env []string) (rootSpec, error) {
 	root := rootSpec{
 		Merged: filepath.Join(dir, "root"), Upper: filepath.Join(dir, "upper"), Work: filepath.Join(dir, "work"),
-		Lower: []string{"/"}, Hostname: c.pod.hostname(), Hosts: c.pod.hosts(),
+		Lower: []string{"/"}, Hostname: c.pod.hostname(),
+	}
+	var err error
+	if root.Files, err = c.pod.etcFiles(); err != nil {
+		return root, err
 	}
 	if err := os.RemoveAll(dir); err != nil {
 		return root, err

@@ -44,18 +44,32 @@ func makeRoot(r rootSpec) error {
 	if err := mountSystem(r.Privileged); err != nil {
 		return err
 	}
+	if err := writeFiles(r.Files); err != nil {
+		return err
+	}
 	for _, m := range r.Mounts {
 		if err := m.bind(); err != nil {
 			return fmt.Errorf("mount at %s: %w", m.Target, err)
 		}
 	}
-	if err := os.WriteFile("/etc/hosts", []byte(r.Hosts), 0o644); err != nil {
-		return err
-	}
 	if err := unix.Unmount(oldRoot, unix.MNT_DETACH); err != nil {
 		return fmt.Errorf("leave the host's root: %w", err)
 	}
 	return os.Remove(oldRoot)
+}
+
+// writeFiles writes files of the root, before the volumes, of which one may lie at the same place.
+func writeFiles(files map[string]string) error {
+	for path, text := range files {
+		// It may be a link, which leads nowhere in here.
+		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (r rootSpec) overlayOptions() string {

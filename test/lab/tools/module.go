@@ -56,6 +56,10 @@ var modules = map[Set]module{
 		files: []string{"manifests/charts/base", "manifests/charts/istio-control/istio-discovery"},
 		about: "copying Istio's charts",
 	},
+	CoreDNS: {
+		packages: []string{"isthmus.dev/isthmus/test/lab/tools/coredns"},
+		about:    "building CoreDNS (minutes, once)",
+	},
 	Helm: {
 		packages: []string{"helm.sh/helm/v4/cmd/helm"},
 		about:    "building helm (a minute, once)",
@@ -84,12 +88,33 @@ func moduleKey(ctx context.Context, dir string, m module) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	sources, err := sourcesOf(dir)
+	if err != nil {
+		return "", err
+	}
 	goEnv, err := run(ctx, dir, "go", "env", "GOVERSION", "GOARCH")
 	if err != nil {
 		return "", err
 	}
 	return hash(strings.Join([]string{string(gomod), string(gosum), goEnv,
-		strings.Join(m.packages, " "), ldflags(m), m.from, strings.Join(m.files, " ")}, "\x00")), nil
+		strings.Join(m.packages, " "), ldflags(m), m.from, strings.Join(m.files, " ") + sources}, "\x00")), nil
+}
+
+// sourcesOf returns the Go files of a module that has any of its own.
+func sourcesOf(dir string) (string, error) {
+	files, err := filepath.Glob(filepath.Join(dir, "*.go"))
+	if err != nil {
+		return "", err
+	}
+	var all strings.Builder
+	for _, f := range files {
+		data, err := os.ReadFile(f)
+		if err != nil {
+			return "", err
+		}
+		all.Write(data)
+	}
+	return all.String(), nil
 }
 
 func ldflags(m module) string {

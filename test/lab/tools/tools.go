@@ -37,12 +37,13 @@ const (
 	// IstioCharts are Istio's own charts, of the same module as Istio; Helm renders them.
 	IstioCharts Set = "istio-charts"
 	Helm        Set = "helm"
+	CoreDNS     Set = "coredns"
 	// CRDs are those of the Gateway API and of MCS, from the product's own modules.
 	CRDs Set = "crds"
 )
 
 // All returns every set, in the order in which they are wanted first.
-func All() []Set { return []Set{Etcd, Kubernetes, CRDs, Envoy, Helm, IstioCharts, Istio} }
+func All() []Set { return []Set{Etcd, Kubernetes, CRDs, CoreDNS, Envoy, Helm, IstioCharts, Istio} }
 
 // Paths are the folders of the sets that were asked for.
 type Paths map[Set]string
@@ -135,7 +136,7 @@ func requireAll(ctx context.Context, cache string, jobs []job) error {
 
 func builderOf(root string, set Set) (builder, error) {
 	switch set {
-	case Etcd, Kubernetes, Istio, IstioCharts, Helm:
+	case Etcd, Kubernetes, Istio, IstioCharts, Helm, CoreDNS:
 		m := modules[set]
 		return moduleBuilder(filepath.Join(root, "test", "lab", "tools", cmp.Or(m.dir, string(set))), m), nil
 	case Envoy:

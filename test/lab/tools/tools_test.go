@@ -37,6 +37,11 @@ func TestModuleKeyChangesWithEachPin(t *testing.T) {
 	other, err = moduleKey(t.Context(), dir, modules[Etcd])
 	require.NoError(t, err)
 	require.NotEqual(t, first, other, "go.sum")
+
+	write(t, filepath.Join(dir, "main.go"), "package main\n")
+	source, err := moduleKey(t.Context(), dir, modules[Etcd])
+	require.NoError(t, err)
+	require.NotEqual(t, other, source, "a source of its own")
 }
 
 func TestTwoCallersBuildOnce(t *testing.T) {
