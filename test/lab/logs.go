@@ -14,6 +14,9 @@ import (
 	"strings"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+
+	"isthmus.dev/isthmus/test/lab/node"
 	"isthmus.dev/isthmus/test/lab/state"
 )
 
@@ -34,19 +37,29 @@ func (l *Lab) Log(ctx context.Context, r LogRequest) error {
 	if _, err := lab.Cluster(r.Cluster); err != nil {
 		return err
 	}
-	files := logFiles(lab, r.Cluster, r.Component)
-	if len(files) == 0 {
+	found := withLogs(lab, r.Cluster, r.Component)
+	if len(found) == 0 {
 		return fmt.Errorf("%s has no %q: see `isthmus-lab status`, or look into %s", r.Cluster, r.Component, filepath.Join(l.Dir, "logs", r.Cluster))
 	}
-	if r.Follow && len(files) > 1 {
+	if r.Follow && len(found) > 1 {
 		return fmt.Errorf("several processes match %q: name one of %s", r.Component, strings.Join(names(lab, r.Cluster, r.Component), ", "))
 	}
-	for _, file := range files {
-		if err := show(ctx, file, r); err != nil {
+	for _, p := range found {
+		if err := r.show(ctx, p); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// show writes the log of one process: a pod's is in the format of the CRI, a component's is plain.
+func (r LogRequest) show(ctx context.Context, p state.Process) error {
+	if !strings.Contains(p.Name, "/") {
+		return show(ctx, p.Log, r)
+	}
+	return node.ReadLog(ctx, node.LogRequest{
+		File: p.Log, Options: corev1.PodLogOptions{Follow: r.Follow}, Running: p.Alive, Stdout: r.Out, Stderr: r.Out,
+	})
 }
 
 func names(lab *state.Lab, cluster, component string) []string {
@@ -57,14 +70,16 @@ func names(lab *state.Lab, cluster, component string) []string {
 	return all
 }
 
-func logFiles(lab *state.Lab, cluster, component string) []string {
-	var files []string
+// withLogs returns the processes that a name matches, one for each log.
+func withLogs(lab *state.Lab, cluster, component string) []state.Process {
+	var found []state.Process
 	for _, p := range lab.Processes {
-		if p.Cluster == cluster && (p.Component == component || p.Name == component) && !slices.Contains(files, p.Log) {
-			files = append(files, p.Log)
+		known := slices.ContainsFunc(found, func(q state.Process) bool { return q.Log == p.Log })
+		if p.Cluster == cluster && (p.Component == component || p.Name == component) && !known {
+			found = append(found, p)
 		}
 	}
-	return files
+	return found
 }
 
 func show(ctx context.Context, file string, r LogRequest) error {

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"path/filepath"
 
+	"isthmus.dev/isthmus/test/lab/controlplane"
 	"isthmus.dev/isthmus/test/lab/network"
 	"isthmus.dev/isthmus/test/lab/node"
 	"isthmus.dev/isthmus/test/lab/state"
@@ -64,12 +65,15 @@ func nodeConfig(dir string, c state.Cluster) (node.Config, error) {
 		return node.Config{}, err
 	}
 	name, id, labels := nodeIdentity(c)
+	run := filepath.Join(dir, "run", c.Name)
+	cert, key, clientCA := controlplane.Cluster{Dir: run}.NodeFiles()
 	return node.Config{
 		Cluster: c.Name, NodeName: name, NodeIP: c.NodeIP,
 		Region: c.Region, Zone: c.Zone, ProviderID: id, Labels: labels,
 		Kubeconfig: c.Kubeconfig, PodCIDR: net.Pods, LoadBalancerCIDR: net.LoadBalancers, PodBridge: network.PodBridge,
 		ImageDirs: []string{filepath.Join(dir, "images")},
-		StateDir:  filepath.Join(dir, "run", c.Name),
+		StateDir:  run,
 		APIServer: netip.AddrPortFrom(net.APIServer(), apiServerServicePort), DNS: net.DNS(),
+		Serving: &node.Serving{CertFile: cert, KeyFile: key, ClientCAFile: clientCA},
 	}, nil
 }

@@ -50,9 +50,12 @@ func (c Cluster) Prepare(kubeconfig string) error {
 			c.Network.Node.Addr().String(), c.Network.APIServer().String(), "127.0.0.1", "localhost",
 			"kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local",
 		}},
-		"admin":              {name: "isthmus-lab:admin", groups: []string{"system:masters"}},
-		"controller-manager": {name: "system:kube-controller-manager", groups: []string{"system:masters"}},
-		"kube-proxy":         {name: "system:kube-proxy"},
+		"admin": {name: "isthmus-lab:admin", groups: []string{"system:masters"}},
+		// The API server as the client of the node's own API, and that API.
+		"apiserver-kubelet-client": {name: "kube-apiserver-kubelet-client", groups: []string{"system:masters"}},
+		"kubelet":                  {name: "system:node:" + c.Name, groups: []string{"system:nodes"}, hosts: []string{c.Network.Node.Addr().String()}},
+		"controller-manager":       {name: "system:kube-controller-manager", groups: []string{"system:masters"}},
+		"kube-proxy":               {name: "system:kube-proxy"},
 	}
 	for name, id := range identities {
 		if err := ca.ensureCertificate(dir, name, id); err != nil {
@@ -102,6 +105,11 @@ func Kubeconfig(name, server string, ca []byte, user *clientcmdapi.AuthInfo) *cl
 	config.Contexts[name] = &clientcmdapi.Context{Cluster: name, AuthInfo: name}
 	config.CurrentContext = name
 	return config
+}
+
+// NodeFiles are the certificate of the node's own API, its key, and the authority of its clients.
+func (c Cluster) NodeFiles() (cert, key, clientCA string) {
+	return c.pki("kubelet.crt"), c.pki("kubelet.key"), c.pki("ca.crt")
 }
 
 // CA returns the certificate of the cluster's authority, PEM.

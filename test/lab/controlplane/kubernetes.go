@@ -41,6 +41,11 @@ func (c Cluster) APIServer() process.Spec {
 		"--api-audiences="+Issuer+",istio-ca",
 		"--service-cluster-ip-range="+c.Network.Services.String(),
 		"--authorization-mode=Node,RBAC",
+		// Logs, exec and port-forward go through the API server to the node.
+		"--kubelet-client-certificate="+c.pki("apiserver-kubelet-client.crt"),
+		"--kubelet-client-key="+c.pki("apiserver-kubelet-client.key"),
+		"--kubelet-certificate-authority="+c.pki("ca.crt"),
+		"--kubelet-preferred-address-types=InternalIP",
 		"--allow-privileged=true",
 		"--kubelet-preferred-address-types=InternalIP",
 		"--event-ttl=15m",

@@ -25,9 +25,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -67,6 +69,7 @@ type Config struct {
 	StateDir                  string         // pods' files and logs; the agent's alone
 	APIServer                 netip.AddrPort // of the Service kubernetes, as pods get it in their environment
 	DNS                       netip.Addr     // the cluster's DNS server
+	Serving                   *Serving       // nil serves no API of the node
 	// OnProcesses gets all pod processes of the node whenever the set changes; calls do not overlap.
 	OnProcesses func([]state.Process)
 }
@@ -106,6 +109,13 @@ func Run(ctx context.Context, c Config) error {
 		return err
 	}
 	var services sync.WaitGroup
+	if a.Serving != nil {
+		listener, err := a.listen()
+		if err != nil {
+			return fmt.Errorf("the node's API: %w", err)
+		}
+		services.Go(func() { a.serve(ctx, listener) })
+	}
 	for _, service := range []func(context.Context){a.keepAlive, a.renewLease, a.bind, a.balancer.run, a.watchPods} {
 		services.Go(func() { service(ctx) })
 	}
@@ -162,10 +172,6 @@ func realDir(dir string) (string, error) {
 
 func (a *agent) podsDir() string { return filepath.Join(a.StateDir, "pods") }
 
-func (a *agent) logFile(p *pod, container string) string {
-	return filepath.Join(a.StateDir, "logs", fmt.Sprintf("%s_%s_%s.log", p.spec.Namespace, p.spec.Name, container))
-}
-
 // watchPods runs the pods of this node until ctx ends.
 func (a *agent) watchPods(ctx context.Context) {
 	informer := a.podInformer(fields.OneTermEqualSelector("spec.nodeName", a.NodeName))
@@ -201,7 +207,10 @@ func (a *agent) podSeen(seen *corev1.Pod) {
 	a.mu.Unlock()
 	p.update(seen)
 	if !known {
-		a.wg.Go(p.run)
+		a.wg.Go(func() {
+			p.run()
+			a.pruneLogs()
+		})
 	}
 }
 
@@ -213,6 +222,20 @@ func (a *agent) podGone(uid types.UID) {
 	if p != nil {
 		p.removed()
 	}
+}
+
+// podList returns the node's pods.
+func (a *agent) podList() []*pod {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Collect(maps.Values(a.pods))
+}
+
+// knows says whether a pod of that uid is the node's.
+func (a *agent) knows(uid string) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.pods[types.UID(uid)] != nil
 }
 
 // stopPods ends all pods and waits for them.

@@ -9,13 +9,15 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
+	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
 // Back-off between restarts. The lab's values: kubelet's start at 10 s, which no test wants to wait.
@@ -64,7 +66,8 @@ type process struct {
 	exited  chan struct{} // closed when it ended; then exit is set
 	exit    corev1.ContainerStateTerminated
 	message string // file of the termination message
-	log     string
+	log     *containerLog
+	stdin   *os.File // the agent's end of its input; nil where its spec asks for none
 }
 
 // pid returns the process's number on the host.
@@ -116,6 +119,38 @@ func (c *container) restartsAfter(code int32) bool {
 		return code != 0
 	}
 	return !c.init || code != 0
+}
+
+// running returns the container's process; nil when none runs.
+func (c *container) running() *process {
+	c.pod.mu.Lock()
+	defer c.pod.mu.Unlock()
+	return c.proc
+}
+
+// logRequest finds the log that the options ask for.
+func (c *container) logRequest(options corev1.PodLogOptions) (LogRequest, error) {
+	c.pod.mu.Lock()
+	defer c.pod.mu.Unlock()
+	id, err := lifeOf(c.pod.spec.Name, c.status(), options.Previous)
+	if err != nil {
+		return LogRequest{}, err
+	}
+	running := c.proc
+	return LogRequest{
+		File: c.pod.agent.logPath(c.pod, c.spec.Name, lifeNumber(id)), Options: options,
+		Running: func() bool {
+			if running == nil || options.Previous {
+				return false
+			}
+			select {
+			case <-running.log.done:
+				return false
+			default:
+				return true
+			}
+		},
+	}, nil
 }
 
 // run starts the container and starts it again as its policy says. It returns when the container
@@ -194,15 +229,7 @@ func (c *container) launch(ctx context.Context) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	log, err := c.openLog(proc)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = log.Close() }()
-	if proc.start, err = initProcess(proc.spec, log); err != nil {
-		return nil, err
-	}
-	if err := proc.start.start(c.pod.netns); err != nil {
+	if err := c.startProcess(proc); err != nil {
 		return nil, err
 	}
 	go proc.await()
@@ -216,19 +243,28 @@ func (c *container) launch(ctx context.Context) (*process, error) {
 	return proc, nil
 }
 
-// openLog opens the log, which the container's own user may open again as /dev/stdout.
-func (c *container) openLog(proc *process) (*os.File, error) {
-	if err := os.MkdirAll(filepath.Dir(proc.log), 0o755); err != nil {
-		return nil, err
+// startProcess starts the process with its streams connected.
+func (c *container) startProcess(proc *process) (err error) {
+	if proc.log, err = c.newLog(); err != nil {
+		return err
 	}
-	log, err := os.OpenFile(proc.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	defer proc.log.seal()
+	files, err := c.connectStreams(proc)
+	defer files.close()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if err := log.Chown(proc.spec.User.UID, proc.spec.User.GID); err != nil {
-		return nil, errors.Join(err, log.Close())
+	if proc.start, err = initProcess(proc.spec, files); err != nil {
+		return err
 	}
-	return log, nil
+	if err := proc.start.start(c.pod.netns); err != nil {
+		return err
+	}
+	if console := proc.start.console; console != nil {
+		proc.stdin = console
+		proc.log.follow(runtimeapi.Stdout, console)
+	}
+	return nil
 }
 
 // await waits for the process's end and records it.
@@ -245,7 +281,19 @@ func (p *process) await() {
 	if p.exit.ExitCode != 0 {
 		p.exit.Reason = "Error"
 	}
+	select {
+	case <-p.log.done:
+	case <-time.After(drainWait):
+	}
+	if p.stdin != nil {
+		_ = p.stdin.Close()
+	}
 	p.exit.Message = tail(p.message, 4096)
+	if p.exit.Message == "" && p.exit.ExitCode != 0 {
+		// Kubelet does so where terminationMessagePolicy says FallbackToLogsOnError; whoever tries
+		// a program in the lab wants to know in any case.
+		p.exit.Message = lastWords(context.Background(), p.log.path)
+	}
 	close(p.exited)
 }
 
@@ -290,6 +338,12 @@ func (c *container) supervise(ctx context.Context, proc *process) {
 // id is unique to each start of the container.
 func (c *container) id() string {
 	return fmt.Sprintf("isthmus-lab://%s/%s/%d", c.pod.spec.UID, c.spec.Name, c.restarts)
+}
+
+// lifeNumber reads which life of the container an id is of.
+func lifeNumber(id string) int32 {
+	n, _ := strconv.ParseInt(id[strings.LastIndexByte(id, '/')+1:], 10, 32)
+	return int32(n)
 }
 
 // stop ends a process: preStop, SIGTERM, and SIGKILL when the grace period is over. Killing the

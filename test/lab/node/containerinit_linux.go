@@ -27,6 +27,7 @@ func ContainerMain() {
 	runtime.LockOSThread()
 	unix.CloseOnExec(specFD)
 	unix.CloseOnExec(errorFD)
+	unix.CloseOnExec(consoleFD)
 	spec, err := readOrder()
 	if err == nil {
 		if spec.JoinPID != 0 {
@@ -36,7 +37,11 @@ func ContainerMain() {
 		}
 	}
 	_, _ = os.NewFile(errorFD, "error").WriteString(err.Error())
-	os.Exit(126)
+	var command *commandError
+	if errors.As(err, &command) {
+		os.Exit(exitCommand)
+	}
+	os.Exit(exitNode)
 }
 
 func readOrder() (initSpec, error) {
@@ -66,24 +71,34 @@ func become(spec initSpec) error {
 			return fmt.Errorf("make the root read-only: %w", err)
 		}
 	}
-	if err := spec.User.apply(); err != nil {
+	if spec.TTY {
+		if err := takeConsole(spec.User); err != nil {
+			return fmt.Errorf("terminal: %w", err)
+		}
+	}
+	if err := errors.Join(spec.User.restrict(), spec.User.become()); err != nil {
 		return err
 	}
 	if err := os.Chdir(spec.Dir); err != nil {
-		return err
+		return &commandError{fmt.Errorf("workingDir: %w", err)}
 	}
 	program, err := lookPath(spec.Argv[0], spec.Env)
 	if err != nil {
 		return err
 	}
-	if err := unix.Exec(program, spec.Argv, spec.Env); err != nil {
-		return fmt.Errorf("exec %s: %w", program, err)
-	}
-	return nil
+	return notRun(program, unix.Exec(program, spec.Argv, spec.Env))
 }
 
-// apply gives up root's rights. Groups come first: a user may not change them.
-func (u userSpec) apply() error {
+// notRun explains why a program could not be executed.
+func notRun(program string, err error) error {
+	if why := CheckProgram(program); why != nil {
+		return &commandError{fmt.Errorf("exec: %w", why)}
+	}
+	return &commandError{fmt.Errorf("exec %s: %w", program, err)}
+}
+
+// restrict limits what this thread, and whatever it starts, may become.
+func (u userSpec) restrict() error {
 	if u.DropCapabilities {
 		for c := uintptr(0); c <= unix.CAP_LAST_CAP; c++ {
 			if err := unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0); err != nil && !errors.Is(err, unix.EINVAL) {
@@ -91,6 +106,16 @@ func (u userSpec) apply() error {
 			}
 		}
 	}
+	if u.NoNewPrivileges {
+		if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+			return fmt.Errorf("forbid new privileges: %w", err)
+		}
+	}
+	return nil
+}
+
+// become gives up root's rights. Groups come first: a user may not change them.
+func (u userSpec) become() error {
 	if err := syscall.Setgroups(u.Groups); err != nil {
 		return fmt.Errorf("set groups: %w", err)
 	}
@@ -99,11 +124,6 @@ func (u userSpec) apply() error {
 	}
 	if err := syscall.Setuid(u.UID); err != nil {
 		return fmt.Errorf("set user %d: %w", u.UID, err)
-	}
-	if u.NoNewPrivileges {
-		if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
-			return fmt.Errorf("forbid new privileges: %w", err)
-		}
 	}
 	return nil
 }
@@ -124,7 +144,7 @@ func lookPath(name string, env []string) (string, error) {
 			return file, nil
 		}
 	}
-	return "", fmt.Errorf("program %q is not in the container's PATH %s", name, path)
+	return "", &commandError{fmt.Errorf("exec: %q: executable file not found in the container's PATH %s", name, path)}
 }
 
 // join runs a program inside a container that exists, as its child, and ends with its exit code.
@@ -136,13 +156,16 @@ func join(spec initSpec) error {
 	if err := enter(spec.JoinPID, "net", "ipc", "uts", "pid", "mnt"); err != nil {
 		return err
 	}
+	if err := spec.User.restrict(); err != nil {
+		return err
+	}
 	program, err := lookPath(spec.Argv[0], spec.Env)
 	if err != nil {
 		return err
 	}
 	code, err := runChild(program, spec)
 	if err != nil {
-		return err
+		return notRun(program, err)
 	}
 	os.Exit(code)
 	return nil
@@ -155,7 +178,7 @@ func runChild(program string, spec initSpec) (int, error) {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	cmd := exec.CommandContext(ctx, program)
-	cmd.Args, cmd.Env, cmd.Dir, cmd.Stdout, cmd.Stderr = spec.Argv, spec.Env, spec.Dir, os.Stdout, os.Stderr
+	cmd.Args, cmd.Env, cmd.Dir, cmd.Stdin, cmd.Stdout, cmd.Stderr = spec.Argv, spec.Env, spec.Dir, os.Stdin, os.Stdout, os.Stderr
 	groups := make([]uint32, 0, len(spec.User.Groups))
 	for _, g := range spec.User.Groups {
 		groups = append(groups, uint32(g))
@@ -163,17 +186,32 @@ func runChild(program string, spec initSpec) (int, error) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Credential: &syscall.Credential{Uid: uint32(spec.User.UID), Gid: uint32(spec.User.GID), Groups: groups},
 	}
+	if spec.TTY {
+		terminal, err := handConsole(spec.User)
+		if err != nil {
+			return 0, fmt.Errorf("terminal: %w", err)
+		}
+		defer func() { _ = terminal.Close() }()
+		cmd.Stdin, cmd.Stdout, cmd.Stderr = terminal, terminal, terminal
+		cmd.SysProcAttr.Setsid, cmd.SysProcAttr.Setctty = true, true
+	}
 	if err := cmd.Start(); err != nil {
 		return 0, err
 	}
 	_ = unix.Close(errorFD) // it runs
+	for _, f := range []*os.File{os.Stdin, os.Stdout, os.Stderr} {
+		_ = f.Close() // who reads them waits for the program's end, not for this one's
+	}
 	err := cmd.Wait()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
-		return 126, nil
+		return exitNode, nil
 	}
 	if code := cmd.ProcessState.ExitCode(); code >= 0 {
 		return code, nil
+	}
+	if status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); ok && status.Signaled() {
+		return 128 + int(status.Signal()), nil
 	}
 	return 128 + int(syscall.SIGKILL), nil
 }

@@ -5,14 +5,10 @@
 package node
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"sync"
-	"syscall"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -127,42 +123,16 @@ func (c *container) check(ctx context.Context, proc *process, h corev1.ProbeHand
 	case h.GRPC != nil:
 		return checkGRPC(ctx, host, h.GRPC)
 	case h.Exec != nil:
-		return c.exec(ctx, proc, h.Exec.Command)
+		return c.runCommand(ctx, proc, h.Exec.Command)
 	}
 	return errNoHandler
-}
-
-// exec runs a command inside the container; an exit code other than 0 is an error with its output.
-func (c *container) exec(ctx context.Context, proc *process, command []string) error {
-	spec := initSpec{JoinPID: proc.pid(), User: proc.spec.User, Argv: command, Env: proc.spec.Env, Dir: proc.spec.Dir}
-	outRead, outWrite, err := os.Pipe()
-	if err != nil {
-		return err
-	}
-	defer func() { _ = outRead.Close() }()
-	s, err := initProcess(spec, outWrite)
-	if err == nil {
-		err = s.start(c.pod.netns)
-	}
-	_ = outWrite.Close()
-	if err != nil {
-		return err
-	}
-	unwatch := context.AfterFunc(ctx, func() { _ = s.cmd.Process.Signal(syscall.SIGTERM) })
-	defer unwatch()
-	var said bytes.Buffer
-	_, _ = io.Copy(&said, io.LimitReader(outRead, 10<<10))
-	if err := s.cmd.Wait(); err != nil {
-		return fmt.Errorf("%w: %s", err, bytes.TrimSpace(said.Bytes()))
-	}
-	return ctx.Err()
 }
 
 // hook runs a lifecycle handler.
 func (c *container) hook(ctx context.Context, proc *process, h *corev1.LifecycleHandler) error {
 	switch {
 	case h.Exec != nil:
-		return c.exec(ctx, proc, h.Exec.Command)
+		return c.runCommand(ctx, proc, h.Exec.Command)
 	case h.HTTPGet != nil:
 		return c.check(ctx, proc, corev1.ProbeHandler{HTTPGet: h.HTTPGet})
 	case h.Sleep != nil:

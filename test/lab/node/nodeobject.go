@@ -147,7 +147,13 @@ func (a *agent) syncLabels(ctx context.Context, now *corev1.Node) (*corev1.Node,
 // setNodeStatus makes the status what it should be, and says whether it has to be written.
 func (a *agent) setNodeStatus(ctx context.Context, s *corev1.NodeStatus) bool {
 	now := metav1.NewTime(a.clock.Now())
-	changed := len(s.Addresses) == 0 || s.Addresses[0].Address != a.NodeIP || s.NodeInfo.KubeletVersion == ""
+	port := int32(0)
+	if a.Serving != nil {
+		port = ServerPort
+	}
+	changed := s.DaemonEndpoints.KubeletEndpoint.Port != port
+	s.DaemonEndpoints.KubeletEndpoint.Port = port
+	changed = changed || len(s.Addresses) == 0 || s.Addresses[0].Address != a.NodeIP || s.NodeInfo.KubeletVersion == ""
 	s.Addresses = []corev1.NodeAddress{
 		{Type: corev1.NodeInternalIP, Address: a.NodeIP}, {Type: corev1.NodeHostName, Address: a.NodeName},
 	}

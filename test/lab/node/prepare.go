@@ -43,8 +43,8 @@ func (c *container) prepare(ctx context.Context) (*process, error) {
 	}
 	proc := &process{
 		image: img, began: c.pod.agent.clock.Now(), exited: make(chan struct{}),
-		message: filepath.Join(dir, "termination-log"), log: c.pod.agent.logFile(c.pod, c.spec.Name),
-		spec: initSpec{Root: root, User: user, Argv: c.argv(img, vars), Env: withHome(vars, user.UID), Dir: workingDir(c.spec)},
+		message: filepath.Join(dir, "termination-log"),
+		spec:    initSpec{Root: root, User: user, Argv: c.argv(img, vars), Env: withHome(vars, user.UID), Dir: workingDir(c.spec), TTY: c.spec.TTY},
 	}
 	if err := os.WriteFile(proc.message, nil, 0o666); err != nil {
 		return nil, err

@@ -45,7 +45,7 @@ func (t *processTable) add(c *container, p *process) {
 		component = state.Hub
 	}
 	t.mu.Lock()
-	t.of[p] = []state.Process{t.entry(component, c.pod.name(), p.pid(), p.log)}
+	t.of[p] = []state.Process{t.entry(component, c.pod.name(), p.pid(), p.log.path)}
 	if p.image.name == proxyImage {
 		t.proxies[p] = true
 	}
@@ -124,7 +124,7 @@ func (t *processTable) findProxies() bool {
 		have := t.of[p]
 		next := have[:1:1]
 		if pid := descendant(p.pid(), "envoy"); pid != 0 {
-			next = append(next, t.entry(state.Proxy, have[0].Name, pid, p.log))
+			next = append(next, t.entry(state.Proxy, have[0].Name, pid, p.log.path))
 		}
 		if !slices.Equal(have, next) {
 			t.of[p], changed = next, true

@@ -130,10 +130,24 @@ func mountDevices() error {
 			return err
 		}
 	}
+	if err := mountTerminals(); err != nil {
+		return fmt.Errorf("terminals: %w", err)
+	}
 	if err := os.Mkdir("/dev/shm", 0o777); err != nil {
 		return err
 	}
 	return unix.Mount("tmpfs", "/dev/shm", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=1777,size=64m")
+}
+
+// mountTerminals gives the container terminals of its own, whose names mean something in it.
+func mountTerminals() error {
+	if err := os.Mkdir("/dev/pts", 0o755); err != nil {
+		return err
+	}
+	if err := os.Symlink("pts/ptmx", "/dev/ptmx"); err != nil {
+		return err
+	}
+	return unix.Mount("devpts", "/dev/pts", "devpts", unix.MS_NOSUID|unix.MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620")
 }
 
 // bind mounts a file or folder of the host's root.

@@ -45,25 +45,34 @@ func (p *pod) snapshot() snapshot {
 		s.podIP = p.ip.String()
 	}
 	for _, c := range p.containers {
-		started := c.started
-		one := containerSnapshot{restartable: c.restartable, status: corev1.ContainerStatus{
-			Name: c.spec.Name, Image: c.spec.Image, ImageID: imageName(c.spec.Image), RestartCount: c.restarts,
-			State: *c.state.DeepCopy(), LastTerminationState: *c.last.DeepCopy(), Started: &started,
-			Ready: c.ready && p.phase < stageEnding,
-		}}
-		if c.init && !c.restartable {
-			one.status.Ready = c.state.Terminated != nil && c.state.Terminated.ExitCode == 0
-		}
-		if c.state.Running != nil {
-			one.status.ContainerID = c.id()
-		} else if c.state.Terminated != nil {
-			one.status.ContainerID = c.state.Terminated.ContainerID
-		}
+		one := containerSnapshot{restartable: c.restartable, status: *c.status()}
 		if c.init {
 			s.inits = append(s.inits, one)
 		} else {
 			s.mains = append(s.mains, one)
 		}
+	}
+	return s
+}
+
+// status is the container's; the caller holds the pod's lock.
+func (c *container) status() *corev1.ContainerStatus {
+	started := c.started
+	s := &corev1.ContainerStatus{
+		Name: c.spec.Name, Image: c.spec.Image, ImageID: imageName(c.spec.Image), RestartCount: c.restarts,
+		State: *c.state.DeepCopy(), LastTerminationState: *c.last.DeepCopy(), Started: &started,
+		Ready: c.ready && c.pod.phase < stageEnding,
+	}
+	if c.init && !c.restartable {
+		s.Ready = c.state.Terminated != nil && c.state.Terminated.ExitCode == 0
+	}
+	switch {
+	case c.state.Running != nil:
+		s.ContainerID = c.id()
+	case c.state.Terminated != nil:
+		s.ContainerID = c.state.Terminated.ContainerID
+	case c.last.Terminated != nil:
+		s.ContainerID = c.last.Terminated.ContainerID
 	}
 	return s
 }
