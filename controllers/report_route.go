@@ -17,6 +17,7 @@ import (
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"isthmus.dev/isthmus/api/v1alpha1"
+	"isthmus.dev/isthmus/controllers/fleet"
 	"isthmus.dev/isthmus/federation"
 )
 
@@ -80,9 +81,9 @@ func plansOf(ctx context.Context, hub client.Reader, route *gatewayv1.HTTPRoute)
 }
 
 func (r *routeReporter) report(ctx context.Context, d decision, plans map[string]*v1alpha1.RoutePlan, errs map[string]error) error {
-	outcomes := map[string]federation.Outcome{}
-	for name, err := range errs {
-		outcomes[name] = federation.Outcome{Problem: problemOf(err)}
+	outcomes, err := r.outcomes(d, errs)
+	if err != nil {
+		return err
 	}
 	s, report := d.snapshot, federation.ReportRoute(d.snapshot, d.plan, outcomes)
 	var all []error
@@ -102,6 +103,22 @@ func (r *routeReporter) report(ctx context.Context, d decision, plans map[string
 		}
 	}
 	return errors.Join(append(all, unlessStale(r.writeParents(ctx, s, report.Conditions)))...)
+}
+
+// outcomes say how far each member has come, and by what the planned object is known there.
+func (r *routeReporter) outcomes(d decision, errs map[string]error) (map[string]federation.Outcome, error) {
+	outcomes := map[string]federation.Outcome{}
+	owner := federation.RouteOwner(d.snapshot.Route.Namespace, d.snapshot.Route.Name)
+	for name, err := range errs {
+		outcome := federation.Outcome{Problem: problemOf(err)}
+		if object := d.plan.Members[name].Object; object != nil {
+			if outcome.Plan, err = fleet.PlanOf(object, owner, r.Scheme()); err != nil {
+				return nil, err
+			}
+		}
+		outcomes[name] = outcome
+	}
+	return outcomes, nil
 }
 
 func (r *routeReporter) deletePlan(ctx context.Context, route *gatewayv1.HTTPRoute, member string, p *v1alpha1.RoutePlan) error {

@@ -17,6 +17,9 @@ import (
 type Outcome struct {
 	// Problem is why the plan is not in the member, as a condition; nil when it is.
 	Problem *metav1.Condition
+	// Plan is the value of the annotation isthmus.dev/plan on the object as it was planned, by which it is told from
+	// the one before; empty where that is not known.
+	Plan string
 }
 
 // RouteReport is what is said of a plan, in the hub.
@@ -55,7 +58,7 @@ func planStatus(route *gatewayv1.HTTPRoute, m RouteMember, planned MemberRoute, 
 		written.Type, written.Status = v1alpha1.PlanWritten, metav1.ConditionFalse
 	}
 	status.Summary = summarize(status.Rules)
-	status.Conditions = []metav1.Condition{planProgrammed(m, planned.Object, written), written}
+	status.Conditions = []metav1.Condition{planProgrammed(m, planned.Object, outcome.Plan, written), written}
 	for i := range status.Conditions {
 		status.Conditions[i].ObservedGeneration = route.Generation
 	}
@@ -63,15 +66,16 @@ func planStatus(route *gatewayv1.HTTPRoute, m RouteMember, planned MemberRoute, 
 }
 
 // planProgrammed is what the member's own controller says of its route, once that is the one that was planned: a
-// route that was written a moment ago is not yet the one that was observed.
-func planProgrammed(m RouteMember, planned *gatewayv1.HTTPRoute, written metav1.Condition) metav1.Condition {
+// route that was written a moment ago is not yet the one that was observed, whatever of it changed.
+func planProgrammed(m RouteMember, planned *gatewayv1.HTTPRoute, plan string, written metav1.Condition) metav1.Condition {
 	no := func(reason, message string) metav1.Condition {
 		return condition(v1alpha1.PlanProgrammed, metav1.ConditionFalse, reason, message)
 	}
 	switch {
 	case written.Status != metav1.ConditionTrue:
 		return no(written.Reason, written.Message)
-	case m.Observed == nil || !processed(m.Observed) || !sameSplit(m.Observed, planned):
+	case m.Observed == nil || !processed(m.Observed) || m.Observed.Annotations[v1alpha1.AnnotationPlan] != plan ||
+		!sameSplit(m.Observed, planned):
 		return no(v1alpha1.ReasonPending, "the member's controller has not looked at the newest route yet")
 	}
 	for _, p := range m.Observed.Status.Parents {

@@ -31,6 +31,9 @@ func TestReportRoute(t *testing.T) {
 		"nothing observed":            {func(s *RouteSnapshot, _ *RoutePlan) { s.Members[0].Observed = nil }, nil, "Written", "Pending", "False Pending"},
 		"what was observed is older":  {func(s *RouteSnapshot, _ *RoutePlan) { *s.Members[0].Observed.Spec.Rules[0].BackendRefs[0].Weight = 1 }, nil, "Written", "Pending", "False Pending"},
 		"another backend is observed": {func(s *RouteSnapshot, _ *RoutePlan) { s.Members[0].Observed.Spec.Rules[0].BackendRefs[0].Name = "x" }, nil, "Written", "Pending", "False Pending"},
+		"another match is observed": {func(s *RouteSnapshot, _ *RoutePlan) {
+			s.Members[0].Observed.Annotations = map[string]string{v1alpha1.AnnotationPlan: "of the route before"}
+		}, nil, "Written", "Pending", "False Pending"},
 		"refused by the member": {func(s *RouteSnapshot, _ *RoutePlan) {
 			s.Members[0].Observed.Status.Parents[0].Conditions[0].Status = metav1.ConditionFalse
 		}, nil, "Written", "MemberRefused", "False MemberRefused"},

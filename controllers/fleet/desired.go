@@ -135,6 +135,12 @@ func renderObject(obj client.Object, owner federation.Owner, scheme *runtime.Sch
 	return r, nil
 }
 
+// PlanOf is the value of the annotation isthmus.dev/plan with which an object of an owner is written.
+func PlanOf(obj client.Object, owner federation.Owner, scheme *runtime.Scheme) (string, error) {
+	r, err := renderObject(obj, owner, scheme)
+	return r.hash, err
+}
+
 func contentOf(obj runtime.Object) (map[string]any, error) {
 	data, err := json.Marshal(obj)
 	if err != nil {
