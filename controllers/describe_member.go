@@ -88,6 +88,10 @@ func (r *memberReconciler) mesh(ctx context.Context, m member, members []member,
 	if address := eastWestAddress(m.object.Spec.EastWest, gateway); address != "" {
 		status.EastWestAddress = address
 	}
+	if !m.Reachable {
+		return metav1.Condition{Type: v1alpha1.MemberMeshReady, Status: metav1.ConditionUnknown, Reason: v1alpha1.ReasonUnknownMemberState,
+			Message: "the cluster cannot be reached, so its east-west gateway cannot be seen; it is used as before"}
+	}
 	switch problem := problemOf(outcomes[m.Name]); {
 	case problem != nil:
 		return no(problem.Reason, problem.Message)

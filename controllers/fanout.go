@@ -9,6 +9,7 @@ import (
 
 	"github.com/hashicorp/go-multierror"
 
+	"isthmus.dev/isthmus/api/v1alpha1"
 	"isthmus.dev/isthmus/controllers/fleet"
 	"isthmus.dev/isthmus/federation"
 )
@@ -36,13 +37,13 @@ func outcomesOf(members []member, owner federation.Owner) map[string]error {
 	outcomes := map[string]error{}
 	for _, m := range members {
 		if m.handle == nil {
-			outcomes[m.Name] = &fleet.WaitingError{Member: m.Name, For: "its connection"}
+			outcomes[m.Name] = &fleet.WaitingError{Member: m.Name, Reason: v1alpha1.ReasonMemberUnreachable, For: "its connection"}
 			continue
 		}
 		if err := m.handle.Outcome(owner); !errors.Is(err, fleet.ErrNoWish) {
 			outcomes[m.Name] = err
 		} else if !m.Synced {
-			outcomes[m.Name] = &fleet.WaitingError{Member: m.Name, For: "its contents to be read"}
+			outcomes[m.Name] = &fleet.WaitingError{Member: m.Name, Reason: v1alpha1.ReasonSyncing, For: "its contents to be read"}
 		}
 	}
 	return outcomes

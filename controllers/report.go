@@ -21,12 +21,23 @@ import (
 	"isthmus.dev/isthmus/controllers/fleet"
 )
 
-// problemOf turns an outcome into a condition's reason and message; nil when there is none.
+// problemOf turns an outcome into a condition's status, reason and message; nil when there is none. What a member holds
+// that cannot be reached is not known: it is most likely what it was.
 func problemOf(err error) *metav1.Condition {
 	if err == nil {
 		return nil
 	}
-	return &metav1.Condition{Status: metav1.ConditionFalse, Reason: reasonOf(err), Message: err.Error()}
+	status := metav1.ConditionFalse
+	if notConnected(err) {
+		status = metav1.ConditionUnknown
+	}
+	return &metav1.Condition{Status: status, Reason: reasonOf(err), Message: err.Error()}
+}
+
+// notConnected tells whether an outcome is that of a member which cannot be reached.
+func notConnected(err error) bool {
+	var waiting *fleet.WaitingError
+	return errors.As(err, &waiting) && !slices.Contains([]string{"", v1alpha1.ReasonMissingKinds}, waiting.Reason)
 }
 
 func reasonOf(err error) string {
@@ -47,7 +58,7 @@ func reasonOf(err error) string {
 	case errors.As(err, &refused):
 		return v1alpha1.ReasonMemberRefused
 	case errors.As(err, &waiting):
-		return cmp.Or(waiting.Reason, v1alpha1.ReasonMemberUnreachable)
+		return cmp.Or(waiting.Reason, v1alpha1.ReasonPending)
 	case errors.Is(err, fleet.ErrPending):
 		return v1alpha1.ReasonPending
 	}

@@ -187,6 +187,9 @@ func TestLosingAnAPIServerMovesNothing(t *testing.T) {
 		memberStatus(t, set, "eks", hasCondition(v1alpha1.MemberConnected, metav1.ConditionTrue, v1alpha1.ReasonConnected))
 	})
 	memberStatus(t, set, "eks", hasCondition(v1alpha1.MemberConnected, metav1.ConditionFalse, v1alpha1.ReasonUnreachable))
+	memberStatus(t, set, "eks", hasCondition(v1alpha1.MemberMeshReady, metav1.ConditionUnknown, v1alpha1.ReasonUnknownMemberState))
+	a.planCondition("eks", v1alpha1.PlanWritten, metav1.ConditionUnknown, v1alpha1.ReasonUnreachable)
+	a.routeCondition(v1alpha1.RouteProgrammed, metav1.ConditionUnknown, v1alpha1.ReasonUnreachable)
 	// A marker that has to pass through the same queues: once it is through, whatever else would have been written was.
 	a.policy(weight("eks", 60), weight("gke", 40))
 	a.expectWeights("gke", split(60, 40))

@@ -55,7 +55,7 @@ func planStatus(route *gatewayv1.HTTPRoute, m RouteMember, planned MemberRoute, 
 		written, status.Rules = planned.Refused, m.Last
 	case outcome.Problem != nil:
 		written = *outcome.Problem
-		written.Type, written.Status = v1alpha1.PlanWritten, metav1.ConditionFalse
+		written.Type = v1alpha1.PlanWritten
 	}
 	status.Summary = summarize(status.Rules)
 	status.Conditions = []metav1.Condition{planProgrammed(m, planned.Object, outcome.Plan, written), written}
@@ -73,7 +73,7 @@ func planProgrammed(m RouteMember, planned *gatewayv1.HTTPRoute, plan string, wr
 	}
 	switch {
 	case written.Status != metav1.ConditionTrue:
-		return no(written.Reason, written.Message)
+		return condition(v1alpha1.PlanProgrammed, written.Status, written.Reason, written.Message)
 	case m.Observed == nil || !processed(m.Observed) || m.Observed.Annotations[v1alpha1.AnnotationPlan] != plan ||
 		!sameSplit(m.Observed, planned):
 		return no(v1alpha1.ReasonPending, "the member's controller has not looked at the newest route yet")
@@ -137,24 +137,36 @@ func routeProgrammed(s RouteSnapshot, plans map[string]v1alpha1.RoutePlanStatus)
 		return condition(v1alpha1.RouteProgrammed, metav1.ConditionFalse, v1alpha1.ReasonNotAccepted,
 			"no Gateway accepts the route, so no member holds it: see the condition Accepted")
 	}
-	reason, waiting := "", []string{}
+	var worst metav1.Condition
+	var waiting []string
 	for _, m := range s.Members {
 		plan, planned := plans[m.Name]
 		if !planned {
 			continue
 		}
 		if c := findCondition(plan.Conditions, v1alpha1.PlanProgrammed); c.Status != metav1.ConditionTrue {
-			// A reason that needs a person beats one that only needs a moment.
-			if reason == "" || reason == v1alpha1.ReasonPending {
-				reason = c.Reason
+			if worst.Type == "" || needs(*c) > needs(worst) {
+				worst = *c
 			}
-			waiting = append(waiting, m.Name+": "+c.Message)
+			waiting = append(waiting, m.Name+": "+strings.TrimPrefix(c.Message, "member "+m.Name+": "))
 		}
 	}
 	if len(waiting) > 0 {
-		return condition(v1alpha1.RouteProgrammed, metav1.ConditionFalse, reason, strings.Join(waiting, "; "))
+		return condition(v1alpha1.RouteProgrammed, worst.Status, worst.Reason, strings.Join(waiting, "; "))
 	}
 	return condition(v1alpha1.RouteProgrammed, metav1.ConditionTrue, v1alpha1.ReasonProgrammed, "accepted by every member's controller")
+}
+
+// needs orders what is not programmed: what a person has to mend comes before what is not known, and that before what
+// only takes a moment.
+func needs(c metav1.Condition) int {
+	switch {
+	case c.Reason == v1alpha1.ReasonPending:
+		return 0
+	case c.Status == metav1.ConditionUnknown:
+		return 1
+	}
+	return 2
 }
 
 // trafficShifted is True while clusters take no share, or hold one, because of their health.

@@ -25,7 +25,11 @@ func TestReportRoute(t *testing.T) {
 		programmed        string // status and reason of the route
 	}{
 		"everything is there": {func(*RouteSnapshot, *RoutePlan) {}, nil, "Written", "Programmed", "True Programmed"},
-		"not written":         {func(*RouteSnapshot, *RoutePlan) {}, &metav1.Condition{Reason: v1alpha1.ReasonForeignObject, Message: "m"}, "ForeignObject", "ForeignObject", "False ForeignObject"},
+		"not written":         {func(*RouteSnapshot, *RoutePlan) {}, &metav1.Condition{Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonForeignObject, Message: "m"}, "ForeignObject", "ForeignObject", "False ForeignObject"},
+		"merely lost":         {func(*RouteSnapshot, *RoutePlan) {}, &metav1.Condition{Status: metav1.ConditionUnknown, Reason: v1alpha1.ReasonUnreachable, Message: "m"}, "Unreachable", "Unreachable", "Unknown Unreachable"},
+		"lost, and another refuses": {func(s *RouteSnapshot, _ *RoutePlan) {
+			s.Members[1].Observed.Status.Parents[0].Conditions[0].Status = metav1.ConditionFalse
+		}, &metav1.Condition{Status: metav1.ConditionUnknown, Reason: v1alpha1.ReasonUnreachable, Message: "m"}, "Unreachable", "Unreachable", "False MemberRefused"},
 		"not looked at": {func(s *RouteSnapshot, _ *RoutePlan) { s.Members[0].Observed.Generation++ }, nil,
 			"Written", "Pending", "False Pending"},
 		"nothing observed":            {func(s *RouteSnapshot, _ *RoutePlan) { s.Members[0].Observed = nil }, nil, "Written", "Pending", "False Pending"},

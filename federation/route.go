@@ -138,7 +138,7 @@ func (s routePlanner) planMember(m RouteMember) MemberRoute {
 	}
 	if !m.Synced {
 		// Its hosts and its route are not known: a plan made now would drop what it does not see.
-		return MemberRoute{Refused: condition(v1alpha1.PlanWritten, metav1.ConditionFalse, v1alpha1.ReasonSyncing,
+		return MemberRoute{Refused: condition(v1alpha1.PlanWritten, metav1.ConditionUnknown, v1alpha1.ReasonSyncing,
 			fmt.Sprintf("the contents of %s have not been read yet: what it holds stays as it is", m.Name))}
 	}
 	if !m.HasNamespace {

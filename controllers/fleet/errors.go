@@ -113,7 +113,7 @@ func (e *WriteError) Unwrap() error { return e.Err }
 // WaitingError says that a wish is kept until something happens that wakes it. It is an ErrPending.
 type WaitingError struct {
 	Member string
-	// Reason is that of the member's State where it is the connection that is waited for; else empty.
+	// Reason is that of the member's State, or like one, where it is the connection that is waited for; else empty.
 	Reason string
 	// For says what is waited for.
 	For string
