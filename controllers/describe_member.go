@@ -115,7 +115,7 @@ func (r *memberReconciler) eastWestObjects(ctx context.Context, m member, member
 		return nil, err
 	}
 	for i := range gateways.Items {
-		ours, err := r.ourClass(ctx, gateways.Items[i].Spec.GatewayClassName)
+		ours, err := r.ours(ctx, &gateways.Items[i])
 		if err != nil {
 			return nil, err
 		}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -83,7 +84,10 @@ func (r *gatewayReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ct
 		fanOut(members, owner, withdraw)
 		return ctrl.Result{}, nil
 	}
-	snapshot := r.snapshot(ctx, gateway, members)
+	snapshot, err := r.snapshot(ctx, gateway, members)
+	if err != nil {
+		return ctrl.Result{}, err
+	}
 	started := time.Now()
 	plan := federation.PlanGateway(snapshot)
 	r.metrics.planned(nounGateway, started)
@@ -101,8 +105,12 @@ func (r *gatewayReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ct
 	return ctrl.Result{}, unlessStale(r.report(ctx, gateway, federation.PlanGateway(snapshot).Status))
 }
 
-func (r *gatewayReconciler) snapshot(ctx context.Context, gateway *gatewayv1.Gateway, members []member) federation.GatewaySnapshot {
-	s := federation.GatewaySnapshot{Gateway: gateway, Attached: r.attached(ctx, gateway)}
+func (r *gatewayReconciler) snapshot(ctx context.Context, gateway *gatewayv1.Gateway, members []member) (federation.GatewaySnapshot, error) {
+	err := r.Get(ctx, classOf(gateway), &gatewayv1.GatewayClass{})
+	s := federation.GatewaySnapshot{Gateway: gateway, Attached: r.attached(ctx, gateway), ClassMissing: apierrors.IsNotFound(err)}
+	if client.IgnoreNotFound(err) != nil {
+		return s, err
+	}
 	for _, m := range members {
 		if m.leaving {
 			continue
@@ -114,7 +122,7 @@ func (r *gatewayReconciler) snapshot(ctx context.Context, gateway *gatewayv1.Gat
 		}
 		s.Members = append(s.Members, gm)
 	}
-	return s
+	return s, nil
 }
 
 // attached counts the routes on each listener.

@@ -229,24 +229,47 @@ func memberNames(ctx context.Context, hub client.Reader) []string {
 	return names
 }
 
-// ourClass tells whether a GatewayClass is ours. Parameters that cannot be used take no traffic away: what is wrong is
-// said on the class.
-func (g gatherer) ourClass(ctx context.Context, name gatewayv1.ObjectName) (bool, error) {
+// ours tells whether a hub Gateway is ours to serve:
+//
+//	its GatewayClass          | ours
+//	is our controller's       | yes, whatever its parameters say: what is wrong with them is said on the class
+//	is another controller's   | no
+//	does not exist            | yes while any member holds what was written for the Gateway
+//
+// All the traffic of a fleet may hang on one class, so that losing it takes none away.
+func (g gatherer) ours(ctx context.Context, gateway *gatewayv1.Gateway) (bool, error) {
 	var class gatewayv1.GatewayClass
-	err := g.hub.Get(ctx, types.NamespacedName{Name: string(name)}, &class)
+	err := g.hub.Get(ctx, classOf(gateway), &class)
 	if apierrors.IsNotFound(err) {
-		return false, nil
+		return g.served(ctx, gateway)
 	}
 	return err == nil && class.Spec.ControllerName == v1alpha1.ControllerName, err
 }
 
-// gateway reads a hub Gateway of our class; nil where there is none.
+func classOf(gateway *gatewayv1.Gateway) types.NamespacedName {
+	return types.NamespacedName{Name: string(gateway.Spec.GatewayClassName)}
+}
+
+// served tells whether any member is seen to hold what was written for a hub Gateway.
+func (g gatherer) served(ctx context.Context, gateway *gatewayv1.Gateway) (bool, error) {
+	members, err := g.members(ctx)
+	return slices.ContainsFunc(members, func(m member) bool {
+		var held gatewayv1.Gateway
+		if !m.get(ctx, gateway.Namespace, gateway.Name, &held) {
+			return false
+		}
+		owner, marked := federation.ParseOwner(&held)
+		return marked && owner == federation.GatewayOwner(gateway.Namespace, gateway.Name)
+	}), err
+}
+
+// gateway reads a hub Gateway that is ours; nil where there is none.
 func (g gatherer) gateway(ctx context.Context, key types.NamespacedName) (*gatewayv1.Gateway, error) {
 	gateway := &gatewayv1.Gateway{}
 	if err := g.hub.Get(ctx, key, gateway); err != nil {
 		return nil, client.IgnoreNotFound(err)
 	}
-	ours, err := g.ourClass(ctx, gateway.Spec.GatewayClassName)
+	ours, err := g.ours(ctx, gateway)
 	if !ours {
 		return nil, err
 	}

@@ -5,11 +5,13 @@
 package controllers
 
 import (
+	"errors"
 	"fmt"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
@@ -59,23 +61,56 @@ func TestAClassThatComesLateServesItsRoutes(t *testing.T) {
 	set := theClusterset(t)
 	a := newApp(t, set, "eks")
 	a.expectWeights("eks", map[string]int32{"eks": 10000})
+	class := &gatewayv1.GatewayClass{ObjectMeta: metav1.ObjectMeta{Name: "late"}, Spec: gatewayv1.GatewayClassSpec{ControllerName: "example.com/another"}}
+	require.NoError(t, set.hub.Create(t.Context(), class))
 	a.changeGateway(func(g *gatewayv1.Gateway) { g.Spec.GatewayClassName = "late" })
 	eventually(t, func() error {
 		if _, err := a.weights("eks"); !apierrors.IsNotFound(err) {
-			return fmt.Errorf("the route of a Gateway of nobody's class is still there: %w", err)
+			return fmt.Errorf("the route of a Gateway of another controller's class is still there: %w", err)
 		}
 		return nil
 	})
-	class := &gatewayv1.GatewayClass{ObjectMeta: metav1.ObjectMeta{Name: "late"}, Spec: gatewayv1.GatewayClassSpec{ControllerName: v1alpha1.ControllerName}}
+	require.NoError(t, set.hub.Delete(t.Context(), class))
+	class = &gatewayv1.GatewayClass{ObjectMeta: metav1.ObjectMeta{Name: "late"}, Spec: gatewayv1.GatewayClassSpec{ControllerName: v1alpha1.ControllerName}}
 	require.NoError(t, set.hub.Create(t.Context(), class))
 	a.expectWeights("eks", map[string]int32{"eks": 10000})
 	require.NoError(t, set.hub.Delete(t.Context(), class))
-	eventually(t, func() error {
-		if _, err := a.weights("eks"); !apierrors.IsNotFound(err) {
-			return fmt.Errorf("the class is gone, and its route is still there: %w", err)
-		}
-		return nil
-	})
+}
+
+func TestLosingTheGatewayClassTakesNoTrafficAway(t *testing.T) {
+	set := theClusterset(t)
+	a := newApp(t, set, "eks", "gke")
+	class := &gatewayv1.GatewayClass{ObjectMeta: metav1.ObjectMeta{Name: "lost"}, Spec: gatewayv1.GatewayClassSpec{ControllerName: v1alpha1.ControllerName}}
+	require.NoError(t, set.hub.Create(t.Context(), class.DeepCopy()))
+	a.changeGateway(func(g *gatewayv1.Gateway) { g.Spec.GatewayClassName = "lost" })
+	a.policy(weight("eks", 80), weight("gke", 20))
+	a.expectWeights("eks", split(80, 20))
+	a.expectWeights("gke", split(80, 20))
+	accepted := func(status metav1.ConditionStatus, reason string) {
+		t.Helper()
+		eventually(t, func() error {
+			gateway := a.gateway()
+			err := set.hub.Get(t.Context(), client.ObjectKeyFromObject(gateway), gateway)
+			if c := meta.FindStatusCondition(gateway.Status.Conditions, "Accepted"); c == nil || c.Status != status || c.Reason != reason {
+				return errors.Join(err, fmt.Errorf("not Accepted=%s (%s): %+v", status, reason, gateway.Status.Conditions))
+			}
+			return err
+		})
+	}
+	accepted(metav1.ConditionTrue, "Accepted")
+	uid := a.observed("eks").UID
+	require.NoError(t, set.hub.Delete(t.Context(), class))
+	accepted(metav1.ConditionUnknown, v1alpha1.ReasonClassNotFound)
+	// What fails over goes on failing over.
+	a.policy(weight("eks", 30), weight("gke", 70))
+	a.expectWeights("eks", split(30, 70))
+	a.expectWeights("gke", split(30, 70))
+	require.Equal(t, uid, a.observed("eks").UID, "it was never withdrawn")
+	class.ResourceVersion, class.UID = "", ""
+	require.NoError(t, set.hub.Create(t.Context(), class))
+	accepted(metav1.ConditionTrue, "Accepted")
+	require.NoError(t, set.hub.Delete(t.Context(), a.gateway()))
+	require.NoError(t, set.hub.Delete(t.Context(), class))
 }
 
 func TestTheLabelsOfANamespaceAdmitItsRoutes(t *testing.T) {

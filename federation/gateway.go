@@ -10,6 +10,8 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"isthmus.dev/isthmus/api/v1alpha1"
 )
 
 // maxAddresses is what a Gateway's status holds (Gateway API, GatewayStatus.addresses).
@@ -22,6 +24,8 @@ type GatewaySnapshot struct {
 	Members []GatewayMember
 	// Attached counts the routes that attach to each listener.
 	Attached map[gatewayv1.SectionName]int32
+	// ClassMissing is whether its GatewayClass is gone.
+	ClassMissing bool
 }
 
 // GatewayMember is one member as the Gateway sees it.
@@ -113,6 +117,11 @@ func (s GatewaySnapshot) status() gatewayv1.GatewayStatus {
 	}
 	if len(s.Gateway.Spec.Addresses) > 0 {
 		accepted.Message += "; spec.addresses is not used, since each member gives its gateway an address of its own: remove it"
+	}
+	if s.ClassMissing {
+		accepted = condition(gatewayv1.GatewayConditionAccepted, metav1.ConditionUnknown, v1alpha1.ReasonClassNotFound, fmt.Sprintf(
+			"there is no GatewayClass %s any more, and the members serve this Gateway as before: create the class again, or delete the Gateway",
+			s.Gateway.Spec.GatewayClassName))
 	}
 	status.Conditions = []metav1.Condition{accepted, programmed}
 	for i := range status.Conditions {

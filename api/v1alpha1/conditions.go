@@ -70,6 +70,9 @@ const (
 	ReasonNotAccepted       = "NotAccepted"
 )
 
+// ReasonClassNotFound is on a hub Gateway that is served and whose GatewayClass is gone.
+const ReasonClassNotFound = "GatewayClassNotFound"
+
 // Condition types of a RoutePlan.
 const (
 	// PlanWritten is True when the member holds the object as planned.
