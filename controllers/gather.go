@@ -216,17 +216,17 @@ func gatewaysOfClass(ctx context.Context, hub client.Reader, class string) []typ
 	return keys
 }
 
-func memberNames(ctx context.Context, hub client.Reader) []string {
+func memberNames(ctx context.Context, hub client.Reader) ([]string, error) {
 	var list v1alpha1.MemberClusterList
 	if err := hub.List(ctx, &list); err != nil {
-		return nil
+		return nil, err
 	}
 	names := make([]string, 0, len(list.Items))
 	for i := range list.Items {
 		names = append(names, list.Items[i].Name)
 	}
 	slices.Sort(names)
-	return names
+	return names, nil
 }
 
 // ours tells whether a hub Gateway is ours to serve:

@@ -53,8 +53,12 @@ func (r *memberReconciler) setup(mgr ctrl.Manager) error {
 }
 
 func (r *memberReconciler) all(ctx context.Context, _ client.Object) []reconcile.Request {
+	names, err := memberNames(ctx, r.Client)
+	if err != nil {
+		return nil
+	}
 	var out []reconcile.Request
-	for _, name := range memberNames(ctx, r.Client) {
+	for _, name := range names {
 		out = append(out, reconcile.Request{NamespacedName: client.ObjectKey{Name: name}})
 	}
 	return out

@@ -64,18 +64,23 @@ func (r *policyReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctr
 	if err := r.Get(ctx, req.NamespacedName, policy); err != nil {
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
-	snapshot := federation.PolicySnapshot{Policy: policy, Members: memberNames(ctx, r.Client), Exists: map[federation.Target]bool{}}
+	names, err := memberNames(ctx, r.Client)
+	if err != nil {
+		return ctrl.Result{}, err
+	}
 	all, err := r.policies(ctx, policy.Namespace)
 	if err != nil {
 		return ctrl.Result{}, err
 	}
+	snapshot := federation.PolicySnapshot{Policy: policy, Members: names, Exists: map[federation.Target]bool{},
+		OtherClass: map[federation.Target]string{}}
 	for _, other := range all {
 		if other.Name != policy.Name {
 			snapshot.Others = append(snapshot.Others, other)
 		}
 	}
 	for _, t := range federation.TargetsOf(policy) {
-		if snapshot.Exists[t], err = r.exists(ctx, t); err != nil {
+		if err := r.look(ctx, t, &snapshot); err != nil {
 			return ctrl.Result{}, err
 		}
 	}
@@ -84,22 +89,31 @@ func (r *policyReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctr
 	return ctrl.Result{}, unlessStale(patchStatus(ctx, r.Client, policy, changed))
 }
 
-// exists tells whether a target is there, with the section that it names.
-func (r *policyReconciler) exists(ctx context.Context, t federation.Target) (bool, error) {
+// look finds out whether a target is there, with the section that it names, and whether it is ours.
+func (r *policyReconciler) look(ctx context.Context, t federation.Target, s *federation.PolicySnapshot) error {
+	var err error
 	key := client.ObjectKey{Namespace: t.Namespace, Name: t.Name}
 	switch t.Kind {
 	case "Gateway":
-		gateway, err := r.gateway(ctx, key)
-		return gateway != nil && (t.Section == "" || federation.HasListener(gateway, t.Section)), err
+		var gateway gatewayv1.Gateway
+		if err = r.Get(ctx, key, &gateway); err != nil {
+			break
+		}
+		s.Exists[t] = t.Section == "" || federation.HasListener(&gateway, t.Section)
+		ours, err := r.ours(ctx, &gateway)
+		if !ours && err == nil {
+			s.OtherClass[t] = string(gateway.Spec.GatewayClassName)
+		}
+		return err
 	case "HTTPRoute":
 		var route gatewayv1.HTTPRoute
-		err := r.Get(ctx, key, &route)
-		return err == nil && (t.Section == "" || federation.HasRule(&route, t.Section)), client.IgnoreNotFound(err)
+		err = r.Get(ctx, key, &route)
+		s.Exists[t] = err == nil && (t.Section == "" || federation.HasRule(&route, t.Section))
 	default:
-		var imp mcsv1beta1.ServiceImport
-		err := r.Get(ctx, key, &imp)
-		return err == nil, client.IgnoreNotFound(err)
+		err = r.Get(ctx, key, &mcsv1beta1.ServiceImport{})
+		s.Exists[t] = err == nil
 	}
+	return client.IgnoreNotFound(err)
 }
 
 // mergeAncestors keeps other controllers' entries, and the times of what did not change.

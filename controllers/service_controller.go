@@ -12,6 +12,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/tools/events"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
@@ -30,6 +31,7 @@ type serviceReconciler struct {
 	gatherer
 	triggers *triggers
 	metrics  *metrics
+	events   events.EventRecorder
 }
 
 func (r *serviceReconciler) setup(mgr ctrl.Manager) error {
@@ -147,7 +149,8 @@ func (r *serviceReconciler) report(ctx context.Context, key federation.ServiceKe
 	case plan.HubImport == nil:
 		return client.IgnoreNotFound(r.Delete(ctx, current, client.Preconditions{UID: &current.UID}))
 	case exists && !federation.IsOurs(current):
-		// Somebody else's import: what they wrote is left alone, also its status.
+		// What they wrote is left alone, also its status.
+		r.events.Eventf(current, nil, corev1.EventTypeWarning, v1alpha1.ReasonForeignObject, "Import", "this ServiceImport was not written by Isthmus and is left as it is; routes use what members export of %s: delete it, and Isthmus writes its own", key)
 		return nil
 	}
 	if current, err = r.writeHubImport(ctx, plan.HubImport, current, exists); err != nil || current == nil {

@@ -63,15 +63,15 @@ func Setup(ctx context.Context, mgr ctrl.Manager, opts Options) error {
 	}
 	gather := gatherer{hub: mgr.GetClient(), fleet: members}
 	watch.gather = gather
-	measure, decided := newMetrics(opts.Registerer), newMemory()
+	measure, decided, say := newMetrics(opts.Registerer), newMemory(), mgr.GetEventRecorder("isthmus")
 	return errors.Join(
 		(&gatewayClassReconciler{Client: mgr.GetClient()}).setup(mgr),
 		(&memberReconciler{Client: mgr.GetClient(), gatherer: gather, fleet: members, watcher: watch, triggers: wake}).setup(mgr),
-		(&serviceReconciler{Client: mgr.GetClient(), gatherer: gather, triggers: wake, metrics: measure}).setup(mgr),
+		(&serviceReconciler{Client: mgr.GetClient(), gatherer: gather, triggers: wake, metrics: measure, events: say}).setup(mgr),
 		(&gatewayReconciler{Client: mgr.GetClient(), gatherer: gather, triggers: wake, metrics: measure}).setup(mgr),
 		(&routeReconciler{Client: mgr.GetClient(), gatherer: gather, triggers: wake, metrics: measure, decided: decided}).setup(mgr),
 		(&routeReporter{Client: mgr.GetClient(), gatherer: gather, triggers: wake, metrics: measure, decided: decided,
-			events: mgr.GetEventRecorder("isthmus")}).setup(mgr),
+			events: say}).setup(mgr),
 		(&policyReconciler{Client: mgr.GetClient(), gatherer: gather}).setup(mgr),
 	)
 }

@@ -8,12 +8,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 	istionetworkingv1 "istio.io/client-go/pkg/apis/networking/v1"
 	corev1 "k8s.io/api/core/v1"
+	eventsv1 "k8s.io/api/events/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -297,7 +299,7 @@ func TestANamespaceThatAMemberLacksIsSaidAndWaitedFor(t *testing.T) {
 	b.endpoints("eks", 1)
 	require.NoError(t, createAll(ctx, set.hub, b.gateway(), b.route()))
 	c := b.planCondition("gke", v1alpha1.PlanWritten, metav1.ConditionFalse, v1alpha1.ReasonNamespaceMissing)
-	require.Contains(t, c.Message, "gke has no namespace only-in-eks")
+	require.Contains(t, c.Message, "the member has no namespace only-in-eks")
 	b.expectWeights("eks", map[string]int32{"eks": 10000})
 	require.NoError(t, createAll(ctx, set.members["gke"], namespace(b.namespace)))
 	b.expectWeights("gke", map[string]int32{"eks": 10000})
@@ -512,6 +514,46 @@ func TestPoliciesThatNameWhatIsNotThere(t *testing.T) {
 	second.Spec.TargetRefs[0].Name = "helloworld"
 	require.NoError(t, set.hub.Create(t.Context(), second))
 	ancestor("zz-second", says("Accepted", metav1.ConditionFalse, "Conflicted"))
+}
+
+func TestAPolicyOnAnotherControllersGatewaySaysSo(t *testing.T) {
+	set := theClusterset(t)
+	a := newApp(t, set)
+	theirs, policy := a.gateway(), &v1alpha1.TrafficDistributionPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: a.namespace, Name: "p"}}
+	theirs.Name, theirs.Spec.GatewayClassName = "theirs", "theirs"
+	policy.Spec.TargetRefs = []gatewayv1.LocalPolicyTargetReferenceWithSectionName{{LocalPolicyTargetReference: gatewayv1.LocalPolicyTargetReference{
+		Group: gatewayv1.GroupName, Kind: "Gateway", Name: "theirs"}}}
+	policy.Spec.Defaults = &v1alpha1.TrafficDistribution{Distribution: v1alpha1.Distribution{Type: v1alpha1.DistributionLocal}}
+	require.NoError(t, createAll(t.Context(), set.hub, theirs, policy))
+	eventually(t, func() error {
+		err := set.hub.Get(t.Context(), client.ObjectKeyFromObject(policy), policy)
+		if a := policy.Status.Ancestors; len(a) != 1 || !strings.Contains(fmt.Sprint(a[0].Conditions), "is of GatewayClass theirs") {
+			return errors.Join(err, fmt.Errorf("ancestors: %+v", a))
+		}
+		return err
+	})
+}
+
+func TestSomebodyElsesImportInTheHubIsSaid(t *testing.T) {
+	set := theClusterset(t)
+	a := &app{t: t, set: set, namespace: "foreign-import"}
+	theirs := &mcsv1beta1.ServiceImport{ObjectMeta: metav1.ObjectMeta{Namespace: a.namespace, Name: "helloworld"},
+		Spec: mcsv1beta1.ServiceImportSpec{Type: mcsv1beta1.ClusterSetIP, Ports: []mcsv1beta1.ServicePort{{Port: 1}}}}
+	require.NoError(t, createAll(t.Context(), set.hub, namespace(a.namespace), theirs))
+	require.NoError(t, createAll(t.Context(), set.members["eks"], namespace(a.namespace)))
+	a.export("eks")
+	eventually(t, func() error {
+		var events eventsv1.EventList
+		err := set.hub.List(t.Context(), &events, client.InNamespace(a.namespace))
+		if !slices.ContainsFunc(events.Items, func(e eventsv1.Event) bool {
+			return e.Reason == v1alpha1.ReasonForeignObject && e.Regarding.UID == theirs.UID
+		}) {
+			return errors.Join(err, fmt.Errorf("events: %+v", events.Items))
+		}
+		return err
+	})
+	require.NoError(t, set.hub.Get(t.Context(), client.ObjectKeyFromObject(theirs), theirs))
+	require.Empty(t, theirs.Labels)
 }
 
 func TestKubeconfigsThatCannotBeUsed(t *testing.T) {

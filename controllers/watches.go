@@ -242,8 +242,10 @@ func (w *watcher) namespaceChanged(namespace string) {
 // wakeAll wakes every key that there is: a member came, went, or changed its place.
 func (w *watcher) wakeAll() {
 	ctx := context.Background()
-	for _, m := range memberNames(ctx, w.gather.hub) {
-		w.members.wake("", m)
+	if names, err := memberNames(ctx, w.gather.hub); err == nil {
+		for _, m := range names {
+			w.members.wake("", m)
+		}
 	}
 	w.wakeObjects(ctx)
 }

@@ -148,13 +148,18 @@ func routeProgrammed(s RouteSnapshot, plans map[string]v1alpha1.RoutePlanStatus)
 			if worst.Type == "" || needs(*c) > needs(worst) {
 				worst = *c
 			}
-			waiting = append(waiting, m.Name+": "+strings.TrimPrefix(c.Message, "member "+m.Name+": "))
+			waiting = append(waiting, m.Name+": "+withoutMember(c.Message, m.Name))
 		}
 	}
 	if len(waiting) > 0 {
 		return condition(v1alpha1.RouteProgrammed, worst.Status, worst.Reason, strings.Join(waiting, "; "))
 	}
 	return condition(v1alpha1.RouteProgrammed, metav1.ConditionTrue, v1alpha1.ReasonProgrammed, "accepted by every member's controller")
+}
+
+// withoutMember is a message of the write path without the member's name, where that is said before it.
+func withoutMember(message, member string) string {
+	return strings.TrimPrefix(message, "member "+member+": ")
 }
 
 // needs orders what is not programmed: what a person has to mend comes before what is not known, and that before what

@@ -161,6 +161,9 @@ func (s GatewaySnapshot) programmed(served bool) metav1.Condition {
 	}
 	kind := gatewayv1.GatewayConditionProgrammed
 	switch {
+	case !slices.ContainsFunc(s.Gateway.Spec.Listeners, supportedProtocol):
+		return condition(kind, metav1.ConditionFalse, gatewayv1.GatewayReasonInvalid,
+			"no listener has protocol HTTP or HTTPS, so no member is given it: add one")
 	case len(s.Members) == 0:
 		return condition(kind, metav1.ConditionFalse, gatewayv1.GatewayReasonPending,
 			"there is no MemberCluster: join one")
@@ -181,7 +184,7 @@ func (m GatewayMember) waitsFor(namespace string) string {
 	case !m.HasNamespace:
 		return fmt.Sprintf("no namespace %s: create it there", namespace)
 	case m.Problem != "":
-		return m.Problem
+		return withoutMember(m.Problem, m.Name)
 	case m.Observed == nil:
 		return "not written yet"
 	}

@@ -87,6 +87,8 @@ type PolicySnapshot struct {
 	Others []*v1alpha1.TrafficDistributionPolicy
 	// Exists tells which of its targets exist.
 	Exists map[Target]bool
+	// OtherClass are those Gateways among its targets that another controller serves, with their class.
+	OtherClass map[Target]string
 	// Members are the names of all MemberClusters.
 	Members []string
 }
@@ -114,6 +116,10 @@ func policyAccepted(s PolicySnapshot, t Target) metav1.Condition {
 		ObservedGeneration: s.Policy.Generation}
 	winner := policyAt(t, append([]*v1alpha1.TrafficDistributionPolicy{s.Policy}, s.Others...))
 	switch {
+	case s.OtherClass[t] != "":
+		c.Reason = string(gatewayv1.PolicyReasonInvalid)
+		c.Message = fmt.Sprintf("%s is of GatewayClass %s, which is not a class of controller %s: change one of the two, or correct targetRefs",
+			t, s.OtherClass[t], v1alpha1.ControllerName)
 	case !s.Exists[t]:
 		c.Reason = string(gatewayv1.PolicyReasonTargetNotFound)
 		c.Message = fmt.Sprintf("%s does not exist: create it, or correct targetRefs", t)

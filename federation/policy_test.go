@@ -99,6 +99,10 @@ func TestPolicyStatus(t *testing.T) {
 		Members: []string{"policy"}})
 	require.Equal(t, metav1.ConditionTrue, status[0].Conditions[0].Status)
 	require.Equal(t, metav1.ConditionTrue, status[0].Conditions[1].Status)
+
+	status = PolicyStatus(PolicySnapshot{Policy: p, OtherClass: map[Target]string{{Kind: "Gateway", Namespace: "sample", Name: "g"}: "istio"}})
+	require.Equal(t, "Invalid", status[0].Conditions[0].Reason)
+	require.Contains(t, status[0].Conditions[0].Message, "Gateway sample/g is of GatewayClass istio")
 }
 
 func TestSectionsOfTargets(t *testing.T) {

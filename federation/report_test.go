@@ -75,6 +75,17 @@ func TestReportRoute(t *testing.T) {
 	}
 }
 
+func TestAMemberIsNamedOnce(t *testing.T) {
+	s := routeSnapshot(hubRoute(t, `{backendRefs: [`+importRef+`]}`), exporter("eks", 1))
+	say := func(problem *metav1.Condition) string {
+		c := findCondition(ReportRoute(s, PlanRoute(s), map[string]Outcome{"eks": {Problem: problem}}).Conditions, v1alpha1.RouteProgrammed)
+		return c.Message
+	}
+	require.Equal(t, "eks: HTTPRoute sample/r: refused", say(&metav1.Condition{Status: metav1.ConditionFalse, Message: "member eks: HTTPRoute sample/r: refused"}))
+	s.Members[0].HasNamespace = false
+	require.Equal(t, "eks: the member has no namespace sample: create it there, and the route follows", say(nil))
+}
+
 func TestReportRouteWithoutMembersOrParents(t *testing.T) {
 	s := routeSnapshot(hubRoute(t, `{backendRefs: [`+importRef+`]}`))
 	c := findCondition(ReportRoute(s, PlanRoute(s), nil).Conditions, v1alpha1.RouteProgrammed)
@@ -162,7 +173,7 @@ func TestGatewayStatus(t *testing.T) {
 		"all read: what is":    {[]GatewayMember{member("eks", programmed("10.0.0.1"))}, "HTTP", []string{"10.0.0.9"}, []string{"10.0.0.1"}, "True Accepted", "True Programmed", "served by every member"},
 		"none serves any more": {[]GatewayMember{member("eks", pending)}, "HTTP", []string{"10.0.0.9"}, []string{"10.0.0.9"}, "True Accepted", "False AddressNotAssigned", "no member serves it yet"},
 		"the last member left": {nil, "HTTP", []string{"10.0.0.9"}, nil, "True Accepted", "False Pending", "join one"},
-		"no listener is valid": {[]GatewayMember{member("eks", nil)}, "UDP", nil, nil, "False ListenersNotValid", "False AddressNotAssigned", ""},
+		"no listener is valid": {[]GatewayMember{member("eks", nil)}, "UDP", nil, nil, "False ListenersNotValid", "False Invalid", "no listener has protocol HTTP or HTTPS, so no member is given it"},
 		"in any order":         {[]GatewayMember{member("gke", programmed("10.0.0.2")), member("eks", programmed("10.0.0.1"))}, "HTTP", nil, []string{"10.0.0.1", "10.0.0.2"}, "True Accepted", "True Programmed", "served by every member"},
 	}
 	for name, test := range tests {

@@ -139,11 +139,11 @@ func (s routePlanner) planMember(m RouteMember) MemberRoute {
 	if !m.Synced {
 		// Its hosts and its route are not known: a plan made now would drop what it does not see.
 		return MemberRoute{Refused: condition(v1alpha1.PlanWritten, metav1.ConditionUnknown, v1alpha1.ReasonSyncing,
-			fmt.Sprintf("the contents of %s have not been read yet: what it holds stays as it is", m.Name))}
+			"the member's contents have not been read yet: what it holds stays as it is")}
 	}
 	if !m.HasNamespace {
 		return MemberRoute{Refused: condition(v1alpha1.PlanWritten, metav1.ConditionFalse, v1alpha1.ReasonNamespaceMissing,
-			fmt.Sprintf("%s has no namespace %s: create it there, and the route follows", m.Name, s.Route.Namespace))}
+			fmt.Sprintf("the member has no namespace %s: create it there, and the route follows", s.Route.Namespace))}
 	}
 	if s.refused != nil {
 		return MemberRoute{Refused: *s.refused}
