@@ -27,12 +27,13 @@ are listed by "isthmus-lab status". Giving the same fault again changes its meas
   isthmus-lab fault loss eks 10% --to gke
   isthmus-lab fault kill eks apiserver         # dead until "fault start eks apiserver"
   isthmus-lab fault node-loss gke              # as a power cut
+  isthmus-lab fault clock hub hub +90s         # only its wall clock
   isthmus-lab fault heal                       # everything`,
 		Args: cobra.NoArgs, // so that what is no fault is an error, not the help
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(partitionCommand(dir), latencyCommand(dir), lossCommand(dir), bandwidthCommand(dir),
-		nodeLossCommand(dir), healCommand(dir))
+		nodeLossCommand(dir), clockCommand(dir), healCommand(dir))
 	cmd.AddCommand(componentCommands(dir)...)
 	return cmd
 }
@@ -166,6 +167,30 @@ sent to them is answered. The control plane stays, as a cloud's does: it calls t
 			return fmt.Sprintf("the node of %s is gone; bring it back with: isthmus-lab fault heal %s", a[0], a[0]), l.LoseNode(ctx, a[0])
 		}),
 	}
+}
+
+func clockCommand(dir *string) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "clock CLUSTER COMPONENT OFFSET",
+		Short: "Move the wall clock of one component",
+		Long: `Move the wall clock of one component's processes by whole seconds, forward or back: what it stamps, and how it takes certificates,
+tokens and leases. Its timers and timeouts go on as they are, as on a machine whose clock is wrong. It works on amd64, on programs
+that read the time by the kernel's vDSO, as Go's and C's do. What is started anew has the machine's clock again, until
+"isthmus-lab up".`,
+		Example: `  isthmus-lab fault clock hub hub +90s
+  isthmus-lab fault clock eks apiserver -1h`,
+		Args:              cobra.ExactArgs(3),
+		ValidArgsFunction: completeComponents(dir),
+		RunE: withLab(dir, func(ctx context.Context, l *lab.Lab, a []string) (string, error) {
+			offset, err := time.ParseDuration(a[2])
+			if err != nil {
+				return "", fmt.Errorf("offset %q: write it such as +90s or -1h", a[2])
+			}
+			return fmt.Sprintf("the clock of %s in %s is off by %s; %s", a[1], a[0], a[2], healWith(a[0])), l.MoveClock(ctx, a[0], a[1], offset)
+		}),
+	}
+	cmd.Flags().SetInterspersed(false) // so that -1h is an offset, not a flag
+	return cmd
 }
 
 func healCommand(dir *string) *cobra.Command {

@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"isthmus.dev/isthmus/test/lab/clock"
 	"isthmus.dev/isthmus/test/lab/process"
 	"isthmus.dev/isthmus/test/lab/state"
 )
@@ -75,6 +76,9 @@ func (l *Lab) strikes() map[string]func(context.Context, *state.Lab, state.Fault
 		state.Stopped: func(_ context.Context, _ *state.Lab, _ state.Fault, p []state.Process) error {
 			return signal(syscall.SIGSTOP, p)
 		},
+		state.Clock: func(_ context.Context, _ *state.Lab, f state.Fault, p []state.Process) error {
+			return setClocks(p, f.Offset.Duration)
+		},
 		state.NodeLoss: func(ctx context.Context, lab *state.Lab, f state.Fault, _ []state.Process) error {
 			return l.loseNode(ctx, lab, f.Cluster)
 		},
@@ -106,6 +110,8 @@ func checkFault(lab *state.Lab, f *state.Fault) error {
 		return errors.New("a loss is more than 0% and up to 100%")
 	case f.Kind == state.Bandwidth && f.Rate < 8_000:
 		return errors.New("a bandwidth is at least 8kbit: less would not carry one packet a second")
+	case f.Kind == state.Clock && (f.Offset == nil || f.Offset.Duration == 0 || f.Offset.Duration%time.Second != 0):
+		return errors.New("a clock is moved by whole seconds, such as +90s or -1h, and not by 0")
 	case f.Kind == state.NodeLoss && slices.ContainsFunc(lab.Faults, func(o state.Fault) bool {
 		return o.Kind == state.NodeLoss && o.Cluster == f.Cluster
 	}):
@@ -194,7 +200,7 @@ func (l *Lab) revive(ctx context.Context, lab *state.Lab, f state.Fault) error {
 	switch f.Kind {
 	case state.NodeLoss:
 		return l.startComponent(ctx, lab, f.Cluster, state.NodeAgent)
-	case state.Killed, state.Stopped:
+	case state.Killed, state.Stopped, state.Clock:
 	default:
 		return nil
 	}
@@ -202,7 +208,14 @@ func (l *Lab) revive(ctx context.Context, lab *state.Lab, f state.Fault) error {
 	if err != nil {
 		return err
 	}
-	if processes, err := t.in(lab, f.Cluster); err == nil {
+	processes, err := t.in(lab, f.Cluster)
+	if f.Kind == state.Clock {
+		if err != nil {
+			return nil //nolint:nilerr // what has died has taken its clock along
+		}
+		return setClocks(processes, 0)
+	}
+	if err == nil {
 		if err := signal(syscall.SIGCONT, processes); err != nil {
 			return err
 		}
@@ -253,6 +266,38 @@ func (l *Lab) loseNode(ctx context.Context, lab *state.Lab, cluster string) erro
 		return err
 	}
 	return kill(ctx, found)
+}
+
+func setClocks(processes []state.Process, offset time.Duration) error {
+	var errs []error
+	for _, p := range processes {
+		if err := clock.Set(p.PID, offset); err != nil {
+			errs = append(errs, fmt.Errorf("clock of %s of %s: %w", p.Name, p.Cluster, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// repairClocks moves the clocks of what was started anew under a fault.
+func (l *Lab) repairClocks() error {
+	lab, err := l.State()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, f := range lab.Faults {
+		if f.Kind != state.Clock {
+			continue
+		}
+		t, err := targetOf(f.Component)
+		if err != nil {
+			return err
+		}
+		if processes, err := t.in(lab, f.Cluster); err == nil {
+			errs = append(errs, setClocks(processes, f.Offset.Duration))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func signal(sig syscall.Signal, processes []state.Process) error {

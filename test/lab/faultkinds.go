@@ -41,6 +41,16 @@ func (l *Lab) LoseNode(ctx context.Context, cluster string) error {
 	return l.Inject(ctx, state.Fault{Kind: state.NodeLoss, Cluster: cluster})
 }
 
+// MoveClock moves the wall clock of a component's processes against the machine's, by whole seconds. Their timers and monotonic
+// clocks stay as they are. A pod that its node starts anew has the machine's clock again.
+func (l *Lab) MoveClock(ctx context.Context, cluster, component string, offset time.Duration) error {
+	t, err := targetOf(component)
+	if err != nil {
+		return err
+	}
+	return l.Inject(ctx, state.Fault{Kind: state.Clock, Cluster: cluster, Component: t.name, Offset: &metav1.Duration{Duration: offset}})
+}
+
 // Partition cuts a cluster off from the others that are named, or from everything outside it when none is;
 // inside it goes on.
 func (l *Lab) Partition(ctx context.Context, cluster string, others ...string) error {

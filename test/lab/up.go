@@ -163,12 +163,16 @@ func (l *Lab) startClusters(ctx context.Context, lab *state.Lab) error {
 	if err := l.prepareClusters(lab); err != nil {
 		return err
 	}
-	return eachCluster(ctx, lab.Clusters, func(ctx context.Context, c state.Cluster) error {
+	err := eachCluster(ctx, lab.Clusters, func(ctx context.Context, c state.Cluster) error {
 		if err := l.startCluster(ctx, lab, c); err != nil {
 			return fmt.Errorf("cluster %s: %w", c.Name, err)
 		}
 		return nil
 	})
+	if err != nil {
+		return err
+	}
+	return l.repairClocks()
 }
 
 // eachCluster works on several clusters at once, but not on twenty: they would all be slow together,
