@@ -35,6 +35,8 @@ func TestWhatIsInstalledIsAccepted(t *testing.T) {
 	apply(t, hub, "../examples/split/hub/namespace.yaml")
 	apply(t, hub, "samples/trafficdistributionpolicy-weighted.yaml")
 	apply(t, hub, "samples/trafficdistributionpolicy-local.yaml")
+	apply(t, hub, "samples/trafficoverride-drain.yaml")
+	apply(t, hub, "samples/trafficoverride-pin.yaml")
 	apply(t, hub, "samples/membercluster.yaml")
 	apply(t, hub, "../examples/split/hub")
 	apply(t, member, "member")

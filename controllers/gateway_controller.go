@@ -88,6 +88,9 @@ func (r *gatewayReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ct
 	if err != nil {
 		return ctrl.Result{}, err
 	}
+	if snapshot.Overrides, err = r.overrides(ctx); err != nil {
+		return ctrl.Result{}, err
+	}
 	started := time.Now()
 	plan := federation.PlanGateway(snapshot)
 	r.metrics.planned(nounGateway, started)

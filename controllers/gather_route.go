@@ -21,6 +21,9 @@ func (g gatherer) route(ctx context.Context, route *gatewayv1.HTTPRoute, members
 	decided map[string][]v1alpha1.PlannedRule) (federation.RouteSnapshot, error) {
 	s := federation.RouteSnapshot{Route: route, Services: map[federation.ServiceKey]federation.ServiceSnapshot{}}
 	var err error
+	if s.Overrides, err = g.overrides(ctx); err != nil {
+		return s, err
+	}
 	if s.Parents, err = g.parents(ctx, route); err != nil {
 		return s, err
 	}

@@ -40,6 +40,9 @@ func (g gatherer) wholeService(ctx context.Context, key federation.ServiceKey, m
 	if err != nil {
 		return s, err
 	}
+	if s.Overrides, err = g.overrides(ctx); err != nil {
+		return s, err
+	}
 	for i, m := range members {
 		if s.Members[i].Names, err = namesIn(ctx, m, key, s.Members[i].Namespaces); err != nil {
 			return s, err

@@ -158,9 +158,9 @@ func (r *routeReporter) announce(route *gatewayv1.HTTPRoute, was, is v1alpha1.Ro
 	if was.Summary == is.Summary {
 		return
 	}
-	kind, reason := corev1.EventTypeNormal, "WeightsChanged"
-	if why := federation.UnfitShares(is.Rules); why != "" {
-		kind, reason = corev1.EventTypeWarning, v1alpha1.ReasonFailedOver
+	kind, reason := corev1.EventTypeNormal, federation.ShiftReason(was, is)
+	if reason == v1alpha1.ReasonFailedOver {
+		kind = corev1.EventTypeWarning
 	}
 	r.metrics.changed(route, is.Member, reason)
 	r.events.Eventf(route, nil, kind, reason, "Shift", "%s", federation.ExplainShift(was, is))

@@ -73,6 +73,8 @@ func Setup(ctx context.Context, mgr ctrl.Manager, opts Options) error {
 		(&routeReporter{Client: mgr.GetClient(), gatherer: gather, triggers: wake, metrics: measure, decided: decided,
 			events: say}).setup(mgr),
 		(&policyReconciler{Client: mgr.GetClient(), gatherer: gather}).setup(mgr),
+		(&overrideReconciler{Client: mgr.GetClient(), gatherer: gather, watcher: watch, metrics: measure,
+			events: mgr.GetEventRecorder("isthmus"), known: map[string]overrideState{}}).setup(mgr),
 	)
 }
 

@@ -21,5 +21,6 @@
 //	service.go      an import becomes what makes it reachable in each member
 //	eastwest.go     the gateway between clusters
 //	istio.go        the Istio objects of a remote backend
+//	override.go     which word of a person holds, and what became of it (override_status.go)
 //	explain.go      a plan in words
 package federation

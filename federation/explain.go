@@ -174,9 +174,9 @@ func needs(c metav1.Condition) int {
 	return 2
 }
 
-// trafficShifted is True while clusters take no share, or hold one, because of their health.
+// trafficShifted is True while clusters take no share, or hold one, because of their health or of a person's word.
 func trafficShifted(s RouteSnapshot, plan RoutePlan) metav1.Condition {
-	var unfit, held []string
+	var unfit, held, overridden []string
 	add := func(to *[]string, text string) {
 		if !slices.Contains(*to, text) {
 			*to = append(*to, text)
@@ -184,47 +184,76 @@ func trafficShifted(s RouteSnapshot, plan RoutePlan) metav1.Condition {
 	}
 	for _, m := range s.Members {
 		for _, b := range plan.Members[m.Name].displaced {
-			add(&unfit, b.Import+" in "+b.Cluster+": "+b.Message)
+			to := &unfit
+			if b.Reason == v1alpha1.WeightDrained {
+				to = &overridden
+			}
+			add(to, b.Import+" in "+b.Cluster+": "+b.Message)
 		}
 		for _, rule := range plan.Members[m.Name].Rules {
 			for _, b := range rule.Backends {
 				if b.Reason == v1alpha1.WeightHeld {
 					add(&held, b.Import+" in "+b.Cluster)
 				}
+				if slices.Contains(weightByOverride, b.Reason) {
+					add(&overridden, b.Message)
+				}
 			}
 		}
 	}
 	slices.Sort(unfit)
 	slices.Sort(held)
+	slices.Sort(overridden)
+	shifted := func(reason, message string) metav1.Condition {
+		return condition(v1alpha1.RouteTrafficShifted, metav1.ConditionTrue, reason, message)
+	}
 	switch {
 	case len(held) > 0:
-		return condition(v1alpha1.RouteTrafficShifted, metav1.ConditionTrue, v1alpha1.ReasonNoFitCluster,
-			"no cluster is fit, so the split stays as it is, for "+strings.Join(held, ", "))
+		return shifted(v1alpha1.ReasonNoFitCluster, "no cluster is fit, so the split stays as it is, for "+strings.Join(held, ", "))
 	case len(unfit) > 0:
-		return condition(v1alpha1.RouteTrafficShifted, metav1.ConditionTrue, v1alpha1.ReasonFailedOver,
-			"the other clusters take the share of: "+strings.Join(unfit, "; "))
+		return shifted(v1alpha1.ReasonFailedOver, "the other clusters take the share of: "+strings.Join(unfit, "; "))
+	case len(overridden) > 0:
+		return shifted(v1alpha1.ReasonOverridden, "by a person's word: "+strings.Join(overridden, "; "))
 	}
 	return condition(v1alpha1.RouteTrafficShifted, metav1.ConditionFalse, v1alpha1.ReasonAsIntended, "every share is where its intent says")
 }
+
+// weightByOverride are the reasons of weights that a TrafficOverride gives.
+var weightByOverride = []string{v1alpha1.WeightOnHold, v1alpha1.WeightFrozen, v1alpha1.WeightPinned}
 
 // RoutePlanName is the name of the RoutePlan of a route in a member.
 func RoutePlanName(kind, route, member string) string {
 	return boundedName(253, kind, route, member)
 }
 
-// UnfitShares names the clusters that take no share because they are not fit, and why; empty when there are none.
-func UnfitShares(rules []v1alpha1.PlannedRule) string {
+// sharesWith says which clusters have one of these reasons for their weight, and why, sorted; nil when none has.
+func sharesWith(rules []v1alpha1.PlannedRule, reasons ...string) []string {
 	var why []string
 	for _, rule := range rules {
 		for _, b := range rule.Backends {
-			text := b.Cluster + ": " + b.Message
-			if b.Reason == v1alpha1.WeightUnfit && !slices.Contains(why, text) {
+			text := strings.TrimSpace(b.Cluster + ": " + b.Message)
+			if slices.Contains(reasons, b.Reason) && !slices.Contains(why, text) {
 				why = append(why, text)
 			}
 		}
 	}
 	slices.Sort(why)
-	return strings.Join(why, "; ")
+	return why
+}
+
+// ShiftReason is why a split changed, one of v1alpha1.Shift…: a drain that began or ended, else a cluster that is not
+// fit, else anything.
+func ShiftReason(was, is v1alpha1.RoutePlanStatus) string {
+	before, after := sharesWith(was.Rules, v1alpha1.WeightDrained), sharesWith(is.Rules, v1alpha1.WeightDrained)
+	switch {
+	case slices.ContainsFunc(after, func(s string) bool { return !slices.Contains(before, s) }):
+		return v1alpha1.ShiftDrained
+	case slices.ContainsFunc(before, func(s string) bool { return !slices.Contains(after, s) }):
+		return v1alpha1.ShiftUndrained
+	case len(sharesWith(is.Rules, v1alpha1.WeightUnfit)) > 0:
+		return v1alpha1.ReasonFailedOver
+	}
+	return v1alpha1.ShiftWeightsChanged
 }
 
 // ExplainShift says in a line what moved in a member and why.
@@ -233,8 +262,8 @@ func ExplainShift(was, is v1alpha1.RoutePlanStatus) string {
 	if was.Summary != "" {
 		text += ", before: " + was.Summary
 	}
-	if why := UnfitShares(is.Rules); why != "" {
-		text += " (" + why + ")"
+	if why := sharesWith(is.Rules, append([]string{v1alpha1.WeightUnfit, v1alpha1.WeightDrained, v1alpha1.WeightDrainBlocked}, weightByOverride...)...); len(why) > 0 {
+		text += " (" + strings.Join(why, "; ") + ")"
 	}
 	return text
 }

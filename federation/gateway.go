@@ -26,6 +26,8 @@ type GatewaySnapshot struct {
 	Attached map[gatewayv1.SectionName]int32
 	// ClassMissing is whether its GatewayClass is gone.
 	ClassMissing bool
+	// Overrides that are in force.
+	Overrides Overrides
 }
 
 // GatewayMember is one member as the Gateway sees it.
@@ -133,9 +135,13 @@ func (s GatewaySnapshot) status() gatewayv1.GatewayStatus {
 // addresses are where clients come in: the programmed gateways of all members, at most 16. A member whose API
 // server is lost keeps its address as last known, and while a member has not been read, every address that was there
 // stays: what is not seen is not withdrawn. The last ones stay too while
-// some member holds a gateway: see status.
+// some member holds a gateway: see status. The gateways of drained members are left out while there is another. A freeze
+// keeps all as they are.
 func (s GatewaySnapshot) addresses() []gatewayv1.GatewayStatusAddress {
 	var out []gatewayv1.GatewayStatusAddress
+	if s.Overrides.freeze() != nil && len(s.Gateway.Status.Addresses) > 0 {
+		return s.Gateway.Status.Addresses
+	}
 	if slices.ContainsFunc(s.Members, func(m GatewayMember) bool { return !m.Synced }) {
 		out = slices.Clone(s.Gateway.Status.Addresses)
 	}
@@ -149,7 +155,22 @@ func (s GatewaySnapshot) addresses() []gatewayv1.GatewayStatusAddress {
 			}
 		}
 	}
+	out = s.withoutDrained(out)
 	return out[:min(len(out), maxAddresses)]
+}
+
+// withoutDrained leaves out the addresses of members that are drained as a whole, unless no other is left.
+func (s GatewaySnapshot) withoutDrained(addresses []gatewayv1.GatewayStatusAddress) []gatewayv1.GatewayStatusAddress {
+	drained := func(a gatewayv1.GatewayStatusAddress) bool {
+		return slices.ContainsFunc(s.Members, func(m GatewayMember) bool {
+			return m.Observed != nil && s.Overrides.drainsAll(m.Name) &&
+				slices.ContainsFunc(m.Observed.Status.Addresses, func(own gatewayv1.GatewayStatusAddress) bool { return own.Value == a.Value })
+		})
+	}
+	if left := slices.DeleteFunc(slices.Clone(addresses), drained); len(left) > 0 {
+		return left
+	}
+	return addresses
 }
 
 func (s GatewaySnapshot) programmed(served bool) metav1.Condition {

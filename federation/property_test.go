@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -90,7 +91,37 @@ func (w world) turned(t *rapid.T) world {
 		}
 		next.Services[key] = service
 	}
+	next.Overrides = drawOverrides(t, next.Members)
+	for key, service := range next.Services {
+		service.Overrides = next.Overrides
+		next.Services[key] = service
+	}
 	return next
+}
+
+// drawOverrides draws what people may say, mostly nothing.
+func drawOverrides(t *rapid.T, members []RouteMember) Overrides {
+	var all []*v1alpha1.TrafficOverride
+	for i := range rapid.SampledFrom([]int{0, 0, 0, 1, 2, 3}).Draw(t, "overrides") {
+		o := override(fmt.Sprintf("o%d", i), rapid.SampledFrom([]v1alpha1.OverrideType{v1alpha1.OverrideDrain, v1alpha1.OverrideDrain,
+			v1alpha1.OverridePin, v1alpha1.OverrideHold, v1alpha1.OverrideFreeze}).Draw(t, "word"))
+		cluster := rapid.SampledFrom(members).Draw(t, "overridden").Name
+		switch o.Spec.Type {
+		case v1alpha1.OverrideDrain:
+			o.Spec.Cluster, o.Spec.Force = cluster, rapid.IntRange(0, 3).Draw(t, "force") == 0
+			if rapid.Bool().Draw(t, "of one service") {
+				o.Spec.Imports = []v1alpha1.ObjectReference{{Namespace: "sample", Name: "helloworld"}}
+			}
+		case v1alpha1.OverridePin:
+			o.Spec.Routes = []v1alpha1.ObjectReference{{Namespace: "sample", Name: "r"}}
+			o.Spec.Weights = []v1alpha1.ClusterWeight{{Cluster: cluster, Weight: rapid.SampledFrom(hostileWeights).Draw(t, "pin")}}
+		case v1alpha1.OverrideHold:
+			o.Spec.Routes = []v1alpha1.ObjectReference{{Namespace: "sample", Name: "r"}}
+		case v1alpha1.OverrideFreeze:
+		}
+		all = append(all, o)
+	}
+	return OverridesInForce(all, time.Time{})
 }
 
 func drawService(t *rapid.T, m Member) ServiceMember {
@@ -237,7 +268,12 @@ func checkFailover(t require.TestingT, w world, planned v1alpha1.PlannedRule) {
 		if !service.Synced {
 			serving = service.Before != Unfit
 		}
+		drain := w.Overrides.drain(b.Cluster, ServiceKey{namespace, name})
+		require.False(t, drain != nil && drain.Spec.Force && b.Weight > 0 && !slices.Contains(weightByOverride[:2], b.Reason),
+			"%s is drained by force and takes traffic: %s", b.Cluster, b.Reason)
+		serving = serving && drain == nil
 		switch {
+		case slices.Contains(weightByOverride, b.Reason): // a person says so
 		case b.Reason == v1alpha1.WeightResolving || b.Reason == v1alpha1.WeightWithdrawing:
 			require.Zero(t, b.Weight, "%s gets weight before it is resolved or after it is withdrawn", b.Cluster)
 		case !serving && b.Weight > 0:

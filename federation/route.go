@@ -32,6 +32,8 @@ type RouteSnapshot struct {
 	Grants []*gatewayv1.ReferenceGrant
 	// Members sorted by name.
 	Members []RouteMember
+	// Overrides that are in force.
+	Overrides Overrides
 }
 
 // RouteMember is one member as the route sees it.
@@ -203,6 +205,8 @@ type slot struct {
 	spare int
 	// displaced is whether others serve its share.
 	displaced bool
+	// refuses is whether it stands for clusters all of which are drained by force.
+	refuses bool
 }
 
 func (s routePlanner) expandRule(m RouteMember, index int) expandedRule {
@@ -228,6 +232,9 @@ func (s routePlanner) expandRule(m RouteMember, index int) expandedRule {
 		}
 	}
 	slots = append(slots, s.withdrawn(m, out.planned.Name, slots)...)
+	if hold := s.Overrides.hold(s.key()); hold != nil {
+		slots = holdSlots(slots, lastRule(m.Last, out.planned.Name), hold)
+	}
 	weigh(slots)
 	for _, e := range fitSlots(slots) {
 		out.refs = append(out.refs, e.ref)
@@ -240,6 +247,9 @@ func (s routePlanner) expandRule(m RouteMember, index int) expandedRule {
 	}
 	return out
 }
+
+// key is the route's own.
+func (s routePlanner) key() ServiceKey { return ServiceKey{s.Route.Namespace, s.Route.Name} }
 
 // RuleName is the rule's name, or its index where it has none.
 func RuleName(rule gatewayv1.HTTPRouteRule, index int) string {
@@ -303,6 +313,9 @@ func (s routePlanner) expandBackend(m RouteMember, rule gatewayv1.HTTPRouteRule,
 		message := fmt.Sprintf("no cluster that exports %s can be reached from %s yet", key, m.Name)
 		return []slot{unresolvedSlot(key, b, message)}, effective.Policy
 	}
+	if pin := s.Overrides.pin(s.key()); pinned(pin, candidates) {
+		effective = Effective{Distribution: v1alpha1.Distribution{Type: v1alpha1.DistributionWeighted, Weights: pin.Spec.Weights}}
+	}
 	var slots []slot
 	var sum uint64
 	shares := Distribute(effective.Distribution, m.Member, candidates)
@@ -323,13 +336,18 @@ func (s routePlanner) expandBackend(m RouteMember, rule gatewayv1.HTTPRouteRule,
 		}
 		slots = append(slots, e)
 	}
+	if sum == 0 {
+		refused := unresolvedSlot(key, b, "every cluster that exports it is drained by force, so its share answers 500")
+		refused.refuses = true
+		slots = append(slots, refused)
+	}
 	return slots, effective.Policy
 }
 
 // withoutShare is why a cluster takes nothing of a backend to which the route itself gives weight 0.
 func withoutShare(share Share) (reason, message string) {
 	switch {
-	case share.Reason == v1alpha1.WeightResolving:
+	case share.Reason == v1alpha1.WeightResolving, share.Reason == v1alpha1.WeightDrained:
 		return share.Reason, share.Message
 	case share.Finding.Verdict == Unfit:
 		return v1alpha1.WeightUnfit, share.Finding.Message
@@ -393,9 +411,13 @@ func (s routePlanner) candidates(m RouteMember, ruleName string, key ServiceKey,
 			// It was left out before, for a reason that cannot be seen now.
 			continue
 		}
-		out = append(out, Candidate{Cluster: cluster, Region: exporter.Region, Zone: exporter.Zone,
+		candidate := Candidate{Cluster: cluster, Region: exporter.Region, Zone: exporter.Zone,
 			Finding: exporter.Finding(), Before: exporter.Before, LastWeight: was.Weight,
-			Resolving: cluster != m.Name && resolving(m.Observed, key, remoteService(key, cluster, port), was)})
+			Resolving: cluster != m.Name && resolving(m.Observed, key, remoteService(key, cluster, port), was)}
+		if drain := s.Overrides.drain(cluster, key); drain != nil {
+			candidate.Drained, candidate.Forced = drain.Name, drain.Spec.Force
+		}
+		out = append(out, candidate)
 	}
 	return out
 }

@@ -26,6 +26,8 @@ type ServiceSnapshot struct {
 	Remembered *RememberedImport
 	// RouteNamespaces are namespaces other than the service's own whose routes may refer to the import.
 	RouteNamespaces []string
+	// Overrides that are in force.
+	Overrides Overrides
 }
 
 // RememberedImport is what the hub recorded of an import.
@@ -358,12 +360,13 @@ func (s ServiceSnapshot) remotePorts(imp *Import, other ServiceMember) []mcsv1be
 	return tcpPorts(ports)
 }
 
-// fallbacks are where the proxy may go by itself: only clusters that serve, or a hiccup would spill into one
-// that was emptied. The nearest to the failed cluster come first.
+// fallbacks are where the proxy may go by itself: only clusters that serve and are not drained, or a hiccup would
+// spill into one that was emptied. The nearest to the failed cluster come first.
 func (s ServiceSnapshot) fallbacks(of ServiceMember, imp *Import) []Member {
 	var serving []Member
 	for _, m := range s.Members {
-		if m.Name != of.Name && m.lets() && slices.Contains(imp.Clusters, m.Name) && m.Finding().Serving(m.Before) {
+		if m.Name != of.Name && m.lets() && slices.Contains(imp.Clusters, m.Name) && m.Finding().Serving(m.Before) &&
+			s.Overrides.drain(m.Name, s.Key) == nil {
 			serving = append(serving, m.Member)
 		}
 	}

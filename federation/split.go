@@ -31,13 +31,25 @@ type Candidate struct {
 	LastWeight int32
 	// Resolving is whether the member that the request enters has yet to resolve it.
 	Resolving bool
+	// Drained names the TrafficOverride that drains it, empty where none does; Forced is whether it does so also where
+	// no other cluster is fit.
+	Drained string
+	Forced  bool
+	// Pinned names the TrafficOverride that gives it weight, whatever its health.
+	Pinned string
+
+	// blocked is whether it serves in spite of the drain, because nobody else does.
+	blocked bool
 }
 
 // Serving tells whether the candidate takes traffic.
 func (c Candidate) Serving() bool { return !c.Resolving && c.fit() }
 
 // fit tells whether the candidate would take traffic if it were resolved.
-func (c Candidate) fit() bool { return c.Finding.Serving(c.Before) }
+func (c Candidate) fit() bool { return c.Pinned != "" || c.Finding.Serving(c.Before) }
+
+// drained tells whether the candidate is left out.
+func (c Candidate) drained() bool { return c.Drained != "" && !c.blocked }
 
 func (c Candidate) distance(entered Member) int {
 	return distance(entered, Member{Region: c.Region, Zone: c.Zone})
@@ -52,7 +64,7 @@ type Share struct {
 	Finding         Finding
 	// Awaited is whether it takes a share as soon as the member has resolved it: until then it has to stay listed.
 	Awaited bool
-	// Displaced is whether it is unfit and its share is served elsewhere.
+	// Displaced is whether it is unfit or drained and its share is served elsewhere.
 	Displaced bool
 }
 
@@ -72,9 +84,52 @@ type tier struct {
 //	none        | any                   | yes          | the last split
 //	none        | some                  | none         | the first tier with a fit one: there is nothing to wait beside
 //	none        | none                  | none         | the intended split
+//
+// Drained candidates are left out of all this while another one serves. A forced drain leaves them out even then, and
+// gives nobody anything where there is no other at all.
 func Distribute(d v1alpha1.Distribution, entered Member, candidates []Candidate) []Share {
+	candidates = blockDrains(candidates)
+	left := slices.DeleteFunc(slices.Clone(candidates), Candidate.drained)
+	if len(left) == len(candidates) {
+		return distribute(d, entered, candidates)
+	}
+	intended := firstWith(tiersOf(d, entered, candidates), candidates, anybody)
+	others := distribute(d, entered, left)
+	shares := make([]Share, 0, len(candidates))
+	for _, c := range candidates {
+		if !c.drained() {
+			shares, others = append(shares, others[0]), others[1:]
+			continue
+		}
+		s := Share{Cluster: c.Cluster, Finding: c.Finding, Reason: v1alpha1.WeightDrained,
+			Message: "drained by TrafficOverride " + c.Drained, Displaced: intended.parts[c.Cluster] > 0}
+		if c.Resolving {
+			s.Reason, s.Message = v1alpha1.WeightResolving, "new here, and drained by TrafficOverride "+c.Drained
+		}
+		shares = append(shares, s)
+	}
+	return shares
+}
+
+// blockDrains lets drained candidates go on serving where nobody else does, unless that is forced.
+func blockDrains(candidates []Candidate) []Candidate {
+	if slices.ContainsFunc(candidates, func(c Candidate) bool { return c.Drained == "" && c.Serving() }) {
+		return candidates
+	}
+	candidates = slices.Clone(candidates)
+	for i, c := range candidates {
+		candidates[i].blocked = c.Drained != "" && !c.Forced
+	}
+	return candidates
+}
+
+// distribute spreads a backend over candidates none of which is drained.
+func distribute(d v1alpha1.Distribution, entered Member, candidates []Candidate) []Share {
+	if len(candidates) == 0 {
+		return nil
+	}
 	tiers := tiersOf(d, entered, candidates)
-	intended := firstWith(tiers, candidates, func(Candidate) bool { return true })
+	intended := firstWith(tiers, candidates, anybody)
 	resolved := firstWith(tiers, candidates, Candidate.fit)
 	chosen := firstWith(tiers, candidates, Candidate.Serving)
 	last := lastSplit(candidates)
@@ -98,6 +153,8 @@ func Distribute(d v1alpha1.Distribution, entered Member, candidates []Candidate)
 	return shares
 }
 
+func anybody(Candidate) bool { return true }
+
 func tiersOf(d v1alpha1.Distribution, entered Member, candidates []Candidate) []tier {
 	var tiers []tier
 	if d.Type == v1alpha1.DistributionWeighted {
@@ -119,6 +176,9 @@ func tiersOf(d v1alpha1.Distribution, entered Member, candidates []Candidate) []
 func policyTier(d v1alpha1.Distribution, candidates []Candidate) tier {
 	t := tier{reason: v1alpha1.WeightByPolicy, message: "the policy's weight, re-normalised over the fit clusters",
 		parts: map[string]uint32{}}
+	if pin := pinOf(candidates); pin != "" {
+		t.reason, t.message = v1alpha1.WeightPinned, "pinned by TrafficOverride "+pin
+	}
 	for _, w := range d.Weights {
 		known := slices.ContainsFunc(candidates, func(c Candidate) bool { return c.Cluster == w.Cluster })
 		if known && w.Weight > 0 {
@@ -173,10 +233,16 @@ func shareOf(c Candidate, chosen *tier, held bool, d v1alpha1.Distribution) Shar
 		s.Reason, s.Message = v1alpha1.WeightResolving, "new here: weight follows once the member has resolved it"
 	case !c.Serving():
 		s.Reason, s.Message = v1alpha1.WeightUnfit, c.Finding.Message
+	case parts > 0 && c.blocked:
+		s.Parts, s.Reason = parts, v1alpha1.WeightDrainBlocked
+		s.Message = fmt.Sprintf("serves in spite of TrafficOverride %s, because no other cluster can", c.Drained)
 	case parts > 0:
 		s.Parts, s.Reason, s.Message = parts, chosen.reason, chosen.message
+		if !c.Finding.Serving(c.Before) {
+			s.Message += ", although " + c.Finding.Message
+		}
 	case d.Type == v1alpha1.DistributionWeighted && !listed(d, c.Cluster):
-		s.Reason, s.Message = v1alpha1.WeightNotListed, "the policy does not name this cluster; it serves as a last resort"
+		s.Reason, s.Message = v1alpha1.WeightNotListed, "not named among the weights; it serves as a last resort"
 	default:
 		s.Reason, s.Message = v1alpha1.WeightStandby, "fit; takes over when those before it are not"
 	}

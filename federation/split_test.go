@@ -30,6 +30,14 @@ func TestDistribute(t *testing.T) {
 	entered := Member{Name: "eks", Region: "eu", Zone: "a"}
 	resolving := cand("gke", "us", "", Fit, 0)
 	resolving.Resolving = true
+	drained := func(c Candidate, forced bool) Candidate {
+		c.Drained, c.Forced = "upgrade", forced
+		return c
+	}
+	pinnedTo := func(c Candidate) Candidate {
+		c.Pinned = "pin"
+		return c
+	}
 	tests := map[string]struct {
 		distribution v1alpha1.Distribution
 		entered      Member
@@ -57,6 +65,19 @@ func TestDistribute(t *testing.T) {
 		"resolving waits":                    {weighted("eks", 1, "gke", 1), entered, []Candidate{cand("eks", "", "", Fit, 10000), resolving}, "eks 1 Policy, gke 0 Resolving?"},
 		"resolving is not rushed":            {weighted("eks", 1, "gke", 1), entered, []Candidate{cand("eks", "", "", Unfit, 10000), resolving}, "eks 10000 Held, gke 0 Resolving?"},
 		"a resolving standby":                {local, entered, []Candidate{cand("eks", "", "", Fit, 10000), resolving}, "eks 1 Local, gke 0 Resolving"},
+		"drained":                            {weighted("eks", 80, "gke", 20), entered, []Candidate{drained(cand("eks", "", "", Fit, 8000), false), cand("gke", "", "", Fit, 2000)}, "eks 0 Drained!, gke 20 Policy"},
+		"drained, entered there":             {local, entered, []Candidate{drained(cand("eks", "", "", Fit, 10000), false), cand("gke", "", "", Fit, 0)}, "eks 0 Drained!, gke 1 Anywhere"},
+		"a drained standby moves nothing":    {local, entered, []Candidate{cand("eks", "", "", Fit, 0), drained(cand("gke", "", "", Fit, 0), false)}, "eks 1 Local, gke 0 Drained"},
+		"the last fit one is not drained":    {weighted("eks", 80, "gke", 20), entered, []Candidate{drained(cand("eks", "", "", Fit, 0), false), cand("gke", "", "", Unfit, 0)}, "eks 80 DrainBlocked, gke 0 Unfit!"},
+		"the only one is not drained":        {local, entered, []Candidate{drained(cand("eks", "", "", Fit, 0), false)}, "eks 1 DrainBlocked"},
+		"both drained":                       {weighted("eks", 80, "gke", 20), entered, []Candidate{drained(cand("eks", "", "", Fit, 0), false), drained(cand("gke", "", "", Fit, 0), false)}, "eks 80 DrainBlocked, gke 20 DrainBlocked"},
+		"both drained, one by force":         {weighted("eks", 80, "gke", 20), entered, []Candidate{drained(cand("eks", "", "", Fit, 0), true), drained(cand("gke", "", "", Fit, 0), false)}, "eks 0 Drained!, gke 20 DrainBlocked"},
+		"drained by force, nobody is fit":    {weighted("eks", 80, "gke", 20), entered, []Candidate{drained(cand("eks", "", "", Fit, 9000), true), cand("gke", "", "", Unfit, 1000)}, "eks 0 Drained!, gke 1000 Held"},
+		"the only one, drained by force":     {local, entered, []Candidate{drained(cand("eks", "", "", Fit, 10000), true)}, "eks 0 Drained!"},
+		"a drain waits for who is resolved":  {local, entered, []Candidate{drained(cand("eks", "", "", Fit, 10000), false), resolving}, "eks 1 DrainBlocked, gke 0 Resolving"},
+		"drained before it was resolved":     {local, entered, []Candidate{cand("eks", "", "", Fit, 10000), drained(resolving, false)}, "eks 1 Local, gke 0 Resolving"},
+		"pinned, fit or not":                 {weighted("eks", 1, "gke", 3), entered, []Candidate{pinnedTo(cand("eks", "", "", Fit, 0)), pinnedTo(cand("gke", "", "", Unfit, 0))}, "eks 1 Pinned, gke 3 Pinned"},
+		"pinned and drained":                 {weighted("eks", 1, "gke", 3), entered, []Candidate{pinnedTo(cand("eks", "", "", Fit, 0)), drained(pinnedTo(cand("gke", "", "", Fit, 0)), false)}, "eks 1 Pinned, gke 0 Drained!"},
 		"nobody at all":                      {local, entered, nil, ""},
 	}
 	for name, test := range tests {

@@ -27,6 +27,7 @@ type story struct {
 	gateways []*gatewayv1.Gateway
 	routes   []*gatewayv1.HTTPRoute
 	policies []*v1alpha1.TrafficDistributionPolicy
+	words    []*v1alpha1.TrafficOverride
 	grants   []*gatewayv1.ReferenceGrant
 	memories []storyMemory
 	members  []*storyMember
@@ -37,7 +38,7 @@ type storyHead struct {
 	Kind string `json:"kind"`
 	// About says what the story is about.
 	About string `json:"about"`
-	// Show lists what out.yaml holds: plan (the default), route, service, eastwest, gateway, policies, exports.
+	// Show lists what out.yaml holds: plan (the default), route, service, eastwest, gateway, policies, overrides, exports.
 	Show []string `json:"show,omitempty"`
 	// Only these members are told of, where the others say nothing new.
 	Only []string `json:"only,omitempty"`
@@ -124,6 +125,8 @@ func (s *story) add(t *testing.T, doc []byte) {
 		s.routes = append(s.routes, decoded[gatewayv1.HTTPRoute](t, doc))
 	case "TrafficDistributionPolicy":
 		s.policies = append(s.policies, decoded[v1alpha1.TrafficDistributionPolicy](t, doc))
+	case "TrafficOverride":
+		s.words = append(s.words, decoded[v1alpha1.TrafficOverride](t, doc))
 	case "ReferenceGrant":
 		s.grants = append(s.grants, decoded[gatewayv1.ReferenceGrant](t, doc))
 	default:
@@ -148,6 +151,13 @@ func (m *storyMember) member() federation.Member {
 	return out
 }
 
+// storyTime is when every story takes place.
+var storyTime = time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
+
+func (s *story) overrides() federation.Overrides {
+	return federation.OverridesInForce(s.words, storyTime)
+}
+
 // services gathers every service that some member has, some route names or the hub remembers.
 func (s *story) services() map[federation.ServiceKey]federation.ServiceSnapshot {
 	keys := map[federation.ServiceKey]bool{}
@@ -169,7 +179,7 @@ func (s *story) services() map[federation.ServiceKey]federation.ServiceSnapshot 
 }
 
 func (s *story) service(key federation.ServiceKey) federation.ServiceSnapshot {
-	snapshot := federation.ServiceSnapshot{Key: key}
+	snapshot := federation.ServiceSnapshot{Key: key, Overrides: s.overrides()}
 	for _, memory := range s.memories {
 		if memory.Name == key.String() {
 			snapshot.Remembered = &federation.RememberedImport{Clusters: memory.Clusters,
@@ -303,7 +313,7 @@ func confirm(route *gatewayv1.HTTPRoute) {
 
 func (s *story) route(route *gatewayv1.HTTPRoute) federation.RouteSnapshot {
 	services := s.services()
-	snapshot := federation.RouteSnapshot{Route: route, Services: services, Policies: s.policies, Grants: s.grants}
+	snapshot := federation.RouteSnapshot{Route: route, Services: services, Policies: s.policies, Grants: s.grants, Overrides: s.overrides()}
 	for _, ref := range route.Spec.ParentRefs {
 		for _, g := range s.gateways {
 			namespace := route.Namespace
@@ -341,7 +351,7 @@ func (m *storyMember) hosts(services map[federation.ServiceKey]federation.Servic
 }
 
 func (s *story) gateway(g *gatewayv1.Gateway) federation.GatewaySnapshot {
-	snapshot := federation.GatewaySnapshot{Gateway: g, Attached: map[gatewayv1.SectionName]int32{}}
+	snapshot := federation.GatewaySnapshot{Gateway: g, Attached: map[gatewayv1.SectionName]int32{}, Overrides: s.overrides()}
 	for _, r := range s.routes {
 		for _, p := range s.route(r).Parents {
 			for _, l := range p.Listeners {
@@ -403,6 +413,39 @@ func (s *story) exists(t federation.Target) bool {
 	}
 	service, known := s.services()[federation.ServiceKey{Namespace: t.Namespace, Name: t.Name}]
 	return known && service.Import() != nil
+}
+
+// overrideStatus is what is said of an override once every member has confirmed what was planned.
+func (s *story) overrideStatus(t *testing.T, o *v1alpha1.TrafficOverride) v1alpha1.TrafficOverrideStatus {
+	t.Helper()
+	snapshot := federation.OverrideSnapshot{Override: o, All: s.words, Now: storyTime}
+	for _, m := range s.members {
+		snapshot.Members = append(snapshot.Members, m.Name)
+	}
+	for _, ref := range o.Spec.Imports {
+		if s.exists(federation.Target{Kind: "ServiceImport", Namespace: ref.Namespace, Name: ref.Name}) {
+			snapshot.Imports = append(snapshot.Imports, ref)
+		}
+	}
+	for _, ref := range o.Spec.Routes {
+		if s.exists(federation.Target{Kind: "HTTPRoute", Namespace: ref.Namespace, Name: ref.Name}) {
+			snapshot.Routes = append(snapshot.Routes, ref)
+		}
+	}
+	for _, r := range s.routes {
+		prepared := s.prepared(t, r)
+		plan := federation.PlanRoute(prepared)
+		for i, m := range prepared.Members {
+			if object := plan.Members[m.Name].Object; object != nil {
+				prepared.Members[i].Observed = object.DeepCopy()
+				confirm(prepared.Members[i].Observed)
+			}
+		}
+		for _, status := range federation.ReportRoute(prepared, plan, nil).Plans {
+			snapshot.Plans = append(snapshot.Plans, v1alpha1.RoutePlan{ObjectMeta: metav1.ObjectMeta{Namespace: r.Namespace}, Status: status})
+		}
+	}
+	return federation.OverrideStatus(snapshot)
 }
 
 // conditionWords is a condition in one line.

@@ -91,6 +91,14 @@ func (s *story) show(t *testing.T, what string, out *bytes.Buffer) {
 		for _, p := range s.policies {
 			s.writePolicy(out, p)
 		}
+	case "overrides":
+		for _, o := range s.words {
+			var lines []string
+			for _, c := range s.overrideStatus(t, o).Conditions {
+				lines = append(lines, conditionWords(c))
+			}
+			block(out, "override "+o.Name, lines)
+		}
 	case "exports":
 		services := s.services()
 		for _, key := range sortedKeys(services) {

@@ -45,6 +45,30 @@ const (
 	ReasonUnknownCluster   = "UnknownCluster"
 )
 
+// Condition types of a TrafficOverride.
+const (
+	// ConditionAccepted is True when everything that the override names is there.
+	ConditionAccepted = "Accepted"
+	// OverrideInForce is True while the override decides something.
+	OverrideInForce = "InForce"
+	// OverrideDrained is True, of a drain, when no route in any member sends anything to the cluster and every member
+	// has confirmed it.
+	OverrideDrained = "Drained"
+)
+
+// Reasons of a TrafficOverride's conditions.
+const (
+	ReasonAccepted       = "Accepted"
+	ReasonTargetNotFound = "TargetNotFound"
+	ReasonInForce        = "InForce"
+	ReasonExpired        = "Expired"
+	ReasonConflicted     = "Conflicted"
+	ReasonNotInForce     = "NotInForce"
+	ReasonDraining       = "Draining"
+	ReasonDrainBlocked   = "DrainBlocked"
+	ReasonDrained        = "Drained"
+)
+
 // Condition types of a hub route's parent status, beside the upstream Accepted and ResolvedRefs.
 const (
 	// RouteProgrammed is True when every member has accepted the newest plan of the route.
@@ -61,6 +85,7 @@ const (
 	ReasonAsIntended        = "AsIntended"
 	ReasonFailedOver        = "FailedOver"
 	ReasonNoFitCluster      = "NoFitCluster"
+	ReasonOverridden        = "Overridden"
 	ReasonImportNotFound    = "BackendNotFound"
 	ReasonForeignObject     = "ForeignObject"
 	ReasonMemberUnreachable = "MemberUnreachable"
@@ -81,6 +106,13 @@ const (
 	PlanProgrammed = "Programmed"
 )
 
+// Reasons of Events on a route of which the split in a member changed, beside FailedOver.
+const (
+	ShiftDrained        = "Drained"
+	ShiftUndrained      = "Undrained"
+	ShiftWeightsChanged = "WeightsChanged"
+)
+
 // Reasons of a single weight in a RoutePlan. They are the vocabulary of "why does this cluster get this share".
 const (
 	WeightByPolicy    = "Policy"     // the policy's weight, re-normalised over the fit clusters
@@ -95,4 +127,11 @@ const (
 	WeightWithdrawing = "Withdrawn"  // no longer exported: at 0 until the member has confirmed it
 	WeightNotListed   = "NotListed"  // the policy gives this cluster no share
 	WeightByRoute     = "Route"      // the route itself gives the whole backend weight 0
+
+	// By a person's word, a TrafficOverride, which the message names.
+	WeightDrained      = "Drained"      // at 0 because the cluster is drained
+	WeightDrainBlocked = "DrainBlocked" // its share in spite of a drain, because no other cluster is fit
+	WeightOnHold       = "OnHold"       // as last decided, because the route is held
+	WeightFrozen       = "Frozen"       // as last decided, because everything is frozen
+	WeightPinned       = "Pinned"       // the pin's weight
 )

@@ -21,6 +21,7 @@ func addKnownTypes(s *runtime.Scheme) error {
 	s.AddKnownTypes(GroupVersion,
 		&MemberCluster{}, &MemberClusterList{},
 		&TrafficDistributionPolicy{}, &TrafficDistributionPolicyList{},
+		&TrafficOverride{}, &TrafficOverrideList{},
 		&RoutePlan{}, &RoutePlanList{},
 	)
 	metav1.AddToGroupVersion(s, GroupVersion)
