@@ -14,6 +14,10 @@ import (
 	"path/filepath"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+
 	"isthmus.dev/isthmus/test/lab/controlplane"
 	"isthmus.dev/isthmus/test/lab/process"
 	"isthmus.dev/isthmus/test/lab/state"
@@ -49,16 +53,10 @@ func (l *Lab) startCluster(ctx context.Context, lab *state.Lab, c state.Cluster)
 			return err
 		}
 	}
-	if !mesh {
+	if !mesh || !answers || struck(lab, c.Name, state.NodeAgent) || struck(lab, c.Name, state.Istiod) {
 		return nil
 	}
-	if err := l.ensureUnlessStruck(lab, c, state.Istiod); err != nil {
-		return err
-	}
-	if !answers || struck(lab, c.Name, state.Istiod) {
-		return nil
-	}
-	if err := l.awaitIstiod(ctx, c); err != nil {
+	if err := l.awaitIstiod(ctx, c.Name); err != nil {
 		return err
 	}
 	l.say("%s: mesh ready", c.Name)
@@ -129,8 +127,6 @@ func (l *Lab) spec(lab *state.Lab, c state.Cluster, component string) (process.S
 		return cp.APIServer(), nil
 	case state.ControllerManager:
 		return cp.ControllerManager(), nil
-	case state.Istiod:
-		return cp.Istiod(c.Kubeconfig), nil
 	case state.KubeProxy:
 		name, _, _ := nodeIdentity(c)
 		return cp.KubeProxy(name), nil
@@ -147,7 +143,7 @@ func (l *Lab) spec(lab *state.Lab, c state.Cluster, component string) (process.S
 }
 
 // components of a cluster that are processes of their own, in the order of their start.
-var components = []string{state.Etcd, state.APIServer, state.ControllerManager, state.NodeAgent, state.KubeProxy, state.Istiod}
+var components = []string{state.Etcd, state.APIServer, state.ControllerManager, state.NodeAgent, state.KubeProxy}
 
 // ensureRunning starts a component unless it runs, and records it.
 func (l *Lab) ensureRunning(lab *state.Lab, c state.Cluster, component string) error {
@@ -180,10 +176,30 @@ func (l *Lab) awaitAPIServer(ctx context.Context, c state.Cluster) error {
 	})
 }
 
-func (l *Lab) awaitIstiod(ctx context.Context, c state.Cluster) error {
-	return l.await(ctx, c.Name, state.Istiod, func(ctx context.Context) error {
-		return get(ctx, fmt.Sprintf("http://%s:%d/ready", c.NodeIP, controlplane.IstiodHTTPPort), "")
+// awaitIstiod waits until istiod serves, which is a pod of the cluster.
+func (l *Lab) awaitIstiod(ctx context.Context, cluster string) error {
+	config, err := l.RESTConfig(cluster)
+	if err != nil {
+		return err
+	}
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, startup)
+	defer cancel()
+	err = poll(ctx, func() error {
+		d, err := client.AppsV1().Deployments(controlplane.IstioNamespace).Get(ctx, controlplane.Istiod, metav1.GetOptions{})
+		if err == nil && len(unavailable([]appsv1.Deployment{*d})) > 0 {
+			err = errors.New("it has no ready pod")
+		}
+		return err
 	})
+	if err != nil {
+		return fmt.Errorf("istiod is not ready: %w; look at `isthmus-lab logs %s istiod` and `kubectl --context %s -n %s describe pods`",
+			err, cluster, cluster, controlplane.IstioNamespace)
+	}
+	return nil
 }
 
 // await tries until ready succeeds. It gives up when the component's process is dead.

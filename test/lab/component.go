@@ -21,9 +21,10 @@ const (
 
 // podTargets are those that the node starts again by itself; each stands for some of a cluster's pod processes.
 var podTargets = map[string]func(state.Process) bool{
-	Gateway:   func(p state.Process) bool { return p.Component == state.Proxy },
-	state.Hub: func(p state.Process) bool { return p.Component == state.Hub },
-	CoreDNS:   func(p state.Process) bool { return strings.HasPrefix(p.Name, "kube-system/coredns-") },
+	Gateway:      func(p state.Process) bool { return p.Component == state.Proxy },
+	state.Istiod: func(p state.Process) bool { return p.Component == state.Istiod },
+	state.Hub:    func(p state.Process) bool { return p.Component == state.Hub },
+	CoreDNS:      func(p state.Process) bool { return strings.HasPrefix(p.Name, "kube-system/coredns-") },
 }
 
 // Targets returns what Kill, Stop, Start and Clock can be asked for by name; besides, a pod by NAMESPACE/NAME, or its
@@ -36,7 +37,7 @@ func Targets() []string {
 		}
 		all = append(all, component)
 	}
-	return append(all, Gateway, state.Hub, CoreDNS)
+	return append(all, Gateway, state.Istiod, state.Hub, CoreDNS)
 }
 
 // target is what a fault strikes in a cluster.

@@ -22,9 +22,6 @@ import (
 	"isthmus.dev/isthmus/test/lab/state"
 )
 
-// stopGrace is how long a killed process may take to be gone.
-const stopGrace = 5 * time.Second
-
 // Inject breaks something and returns when it is broken. The same fault again changes its measure. It stays in
 // force, over `up` as well, until Heal, or Start for a component.
 func (l *Lab) Inject(ctx context.Context, f state.Fault) error {
@@ -220,6 +217,9 @@ func (l *Lab) revive(ctx context.Context, lab *state.Lab, f state.Fault) error {
 			return err
 		}
 	}
+	if t.name == state.Istiod {
+		return l.awaitIstiod(ctx, f.Cluster)
+	}
 	if t.component == "" {
 		return nil // what is dead of it, the node has started again
 	}
@@ -238,11 +238,8 @@ func (l *Lab) startComponent(ctx context.Context, lab *state.Lab, cluster, compo
 	if err := l.ensureRunning(lab, *c, component); err != nil {
 		return err
 	}
-	switch component {
-	case state.APIServer, state.Etcd:
+	if component == state.APIServer || component == state.Etcd {
 		return l.awaitAPIServer(ctx, *c)
-	case state.Istiod:
-		return l.awaitIstiod(ctx, *c)
 	}
 	return nil
 }

@@ -51,7 +51,8 @@ func (l *Lab) buildImages(ctx context.Context, root string, hub, mesh bool) erro
 	if !mesh {
 		return nil
 	}
-	return l.makeProxyImage()
+	pilot := linkFile(l.tools.File(tools.Istio, "pilot-discovery"), filepath.Join(l.imageDir(), "pilot"))
+	return errors.Join(pilot, l.makeProxyImage())
 }
 
 // buildPrograms builds packages of the checkout into dir. They are built in the cache first, in a

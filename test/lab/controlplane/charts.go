@@ -21,7 +21,7 @@ const (
 )
 
 // releases are the names under which Istio's documentation installs the charts.
-var releases = map[string]string{baseChart: "istio-base", istiodChart: "istiod"}
+var releases = map[string]string{baseChart: "istio-base", istiodChart: Istiod}
 
 // render returns what `helm install` would apply to the namespace of Istio. It asks no
 // cluster and no network.
@@ -31,7 +31,7 @@ func (c Cluster) render(ctx context.Context, chart string, values map[string]any
 		return nil, err
 	}
 	cmd := exec.CommandContext(ctx, c.Tools.File(tools.Helm, "helm"), "template", releases[chart], c.Tools.File(tools.IstioCharts, chart),
-		"--namespace="+istioNamespace, "--values=-")
+		"--namespace="+IstioNamespace, "--values=-")
 	// Whoever has a Helm of their own keeps its settings, and they change nothing here.
 	home := filepath.Join(c.Dir, "helm")
 	cmd.Env = []string{"HOME=" + home, "HELM_CONFIG_HOME=" + home, "HELM_CACHE_HOME=" + home, "HELM_DATA_HOME=" + home}

@@ -4,6 +4,7 @@ package controlplane
 
 import (
 	"crypto/x509"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -79,15 +80,25 @@ func TestTheMeshesOfAllClustersShareOneRoot(t *testing.T) {
 	for i, name := range []string{"eks", "gke"} {
 		c := testCluster(t, name, shared)
 		require.NoError(t, c.PrepareMesh())
-		root := readCertificate(t, filepath.Join(c.caDir(), "root-cert.pem"))
+		root := readCertificate(t, c.rootFile())
 		if i == 0 {
 			roots.AddCert(root)
 		}
-		cert := readCertificate(t, filepath.Join(c.caDir(), "ca-cert.pem"))
+		cert := readCertificate(t, c.caFile("crt"))
 		serials[cert.SerialNumber.String()] = true
 		_, err := cert.Verify(x509.VerifyOptions{Roots: roots, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
 		require.NoError(t, err, name)
 		require.True(t, cert.IsCA)
 	}
 	require.Len(t, serials, 2, "an intermediate of its own each")
+}
+
+func TestIstioGetsTheWholeChain(t *testing.T) {
+	c := testCluster(t, "eks", t.TempDir())
+	require.NoError(t, c.PrepareMesh())
+	secret, err := c.meshAuthority()
+	require.NoError(t, err)
+	data, ok := secret["stringData"].(map[string]any)
+	require.True(t, ok)
+	require.Equal(t, fmt.Sprint(data["ca-cert.pem"], data["root-cert.pem"]), data["cert-chain.pem"], "the intermediate first")
 }

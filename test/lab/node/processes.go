@@ -5,6 +5,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -17,9 +18,11 @@ import (
 	"isthmus.dev/isthmus/test/lab/state"
 )
 
+// componentOf tells what a pod's process is to the lab, by its image; any other is a plain pod.
+var componentOf = map[string]string{"isthmus-hub": state.Hub, "pilot": state.Istiod}
+
 const (
 	proxyImage = "proxyv2"
-	hubImage   = "isthmus-hub"
 	// proxyLook is how often a proxy pod is searched for its Envoy, which its agent starts late and
 	// may start again.
 	proxyLook = time.Second
@@ -40,10 +43,7 @@ func newProcessTable(cluster string) *processTable {
 }
 
 func (t *processTable) add(c *container, p *process) {
-	component := state.Pod
-	if p.image.name == hubImage {
-		component = state.Hub
-	}
+	component := cmp.Or(componentOf[p.image.name], state.Pod)
 	t.mu.Lock()
 	t.of[p] = []state.Process{t.entry(component, c.pod.name(), p.pid(), p.log.path)}
 	if p.image.name == proxyImage {

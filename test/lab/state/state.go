@@ -258,7 +258,7 @@ func (l *Lab) SetProcess(p Process) {
 	l.Processes = append(l.Processes, p)
 }
 
-// ReplacePods records pods as all the pod processes (components proxy, pod and hub) of a cluster.
+// ReplacePods records pods as all the pod processes (components proxy, istiod, pod and hub) of a cluster.
 func (l *Lab) ReplacePods(cluster string, pods []Process) {
 	l.Processes = slices.DeleteFunc(l.Processes, func(p Process) bool {
 		return p.Cluster == cluster && IsPod(p.Component)
@@ -268,5 +268,5 @@ func (l *Lab) ReplacePods(cluster string, pods []Process) {
 
 // IsPod says whether a component runs as a pod of the node agent.
 func IsPod(component string) bool {
-	return component == Proxy || component == Pod || component == Hub
+	return component == Proxy || component == Istiod || component == Pod || component == Hub
 }
