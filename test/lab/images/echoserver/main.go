@@ -3,7 +3,7 @@
 // The lab's echoserver: it answers with the request as it arrived.
 //
 //	GET /any/path?delay=200ms&status=503
-//	{"method": …, "path": …, "host": …, "headers": …, "cluster": …, "pod": …}
+//	{"method": …, "path": …, "host": …, "headers": …, "client": …, "cluster": …, "pod": …}
 //
 // delay (at most 30s) and status (200 to 599) are for tests. Environment: CLUSTER (else
 // ISTHMUS_LAB_CLUSTER), HOSTNAME, PORT (8080).
@@ -56,6 +56,7 @@ type echo struct {
 	Path    string      `json:"path"`
 	Host    string      `json:"host"`
 	Headers http.Header `json:"headers"`
+	Client  string      `json:"client"` // address without port
 	Cluster string      `json:"cluster"`
 	Pod     string      `json:"pod"`
 }
@@ -73,10 +74,11 @@ func handler(env func(string) string) http.Handler {
 		case <-r.Context().Done():
 			return
 		}
+		client, _, _ := net.SplitHostPort(r.RemoteAddr)
 		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(status)
 		_ = json.NewEncoder(w).Encode(echo{
-			Method: r.Method, Path: r.URL.Path, Host: r.Host, Headers: r.Header, Cluster: cluster, Pod: pod,
+			Method: r.Method, Path: r.URL.Path, Host: r.Host, Headers: r.Header, Client: client, Cluster: cluster, Pod: pod,
 		})
 	})
 }

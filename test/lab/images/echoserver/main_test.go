@@ -28,7 +28,7 @@ func TestEchoTellsTheRequest(t *testing.T) {
 	var got echo
 	require.NoError(t, json.Unmarshal(w.Body.Bytes(), &got))
 	require.Equal(t, echo{
-		Method: "GET", Path: "/a/b", Host: "echo.example.com", Headers: http.Header{"X-Sent": {"yes"}}, Cluster: "eks", Pod: "echo-1",
+		Method: "GET", Path: "/a/b", Host: "echo.example.com", Headers: http.Header{"X-Sent": {"yes"}}, Client: "192.0.2.1", Cluster: "eks", Pod: "echo-1",
 	}, got)
 }
 
