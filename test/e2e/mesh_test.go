@@ -27,6 +27,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"isthmus.dev/isthmus/test/lab/controlplane"
+	"isthmus.dev/isthmus/test/lab/state"
 	"isthmus.dev/isthmus/test/labtest"
 )
 
@@ -82,6 +83,20 @@ func TestAMeshedBackendIsServedFromEverywhere(t *testing.T) {
 	}
 }
 
+// TestLosingIstiodCostsNoRequest freezes istiod and then crashes it: proxies go on with what they have.
+func TestLosingIstiodCostsNoRequest(t *testing.T) {
+	r := labtest.Hello(t, "gke")
+	settle(t, r)
+	t.Cleanup(func() { require.NoError(t, labtest.Lab.Start(context.Background(), "gke", state.Istiod)) })
+	require.NoError(t, labtest.Lab.Stop("gke", state.Istiod))
+	r.ExpectSplit(t, requests, "eks", 0.8)
+	before := labtest.Process(t, "gke", state.Istiod, controlplane.IstioNamespace+"/")
+	require.NoError(t, labtest.Lab.Kill("gke", state.Istiod))
+	r.ExpectSplit(t, requests, "eks", 0.8)
+	require.NoError(t, labtest.Lab.Start(context.Background(), "gke", state.Istiod))
+	require.NotEqual(t, before, labtest.Process(t, "gke", state.Istiod, controlplane.IstioNamespace+"/"), "another life of it")
+}
+
 // TestInvalidIstioConfigurationIsRefused asks what no schema of a CRD knows: istiod's own webhook has to say no.
 func TestInvalidIstioConfigurationIsRefused(t *testing.T) {
 	eks := labtest.Cluster(t, "eks")
@@ -122,8 +137,8 @@ func TestEachGatewayHasAProxyOfItsOwn(t *testing.T) {
 		}
 		return nil
 	})
-	gateway := labtest.Process(t, "eks", "proxy", "edge/"+pod.Name)
-	require.NotEqual(t, labtest.Process(t, "eks", "proxy", "sample/"), gateway)
+	gateway := labtest.Process(t, "eks", state.Proxy, "edge/"+pod.Name)
+	require.NotEqual(t, labtest.Process(t, "eks", state.Proxy, "sample/"), gateway)
 }
 
 // apply applies a file of testdata to a cluster, and deletes its namespaces when the test ends.
