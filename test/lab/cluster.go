@@ -12,6 +12,8 @@ import (
 	"io"
 	"net/http"
 	"path/filepath"
+	"slices"
+	"syscall"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -28,38 +30,51 @@ const startup = 180 * time.Second
 
 // startCluster brings up one cluster, from whatever is running of it.
 func (l *Lab) startCluster(ctx context.Context, lab *state.Lab, c state.Cluster) error {
+	if len(lab.FaultsOf(c.Name)) > 0 {
+		return l.repairFaulty(lab, c)
+	}
 	cp, err := l.controlPlane(lab, c)
 	if err != nil {
 		return err
 	}
-	if err := l.ensureUnlessStruck(lab, c, state.Etcd, state.APIServer); err != nil {
+	if err := l.ensureRunning(lab, c, state.Etcd, state.APIServer); err != nil {
 		return err
 	}
-	answers := !struck(lab, c.Name, state.Etcd) && !struck(lab, c.Name, state.APIServer)
-	if answers {
-		if err := l.awaitAPIServer(ctx, c); err != nil {
-			return err
-		}
-	}
-	if err := l.ensureUnlessStruck(lab, c, state.ControllerManager, state.NodeAgent, state.KubeProxy); err != nil {
+	if err := l.awaitAPIServer(ctx, c); err != nil {
 		return err
 	}
-	if answers {
-		l.say("%s: control plane ready", c.Name)
+	if err := l.ensureRunning(lab, c, state.ControllerManager, state.NodeAgent, state.KubeProxy); err != nil {
+		return err
 	}
+	l.say("%s: control plane ready", c.Name)
 	mesh := lab.Mesh && c.Member
 	if !lab.Ready {
 		if err := l.install(ctx, cp, mesh); err != nil {
 			return err
 		}
 	}
-	if !mesh || !answers || struck(lab, c.Name, state.NodeAgent) || struck(lab, c.Name, state.Istiod) {
+	if !mesh {
 		return nil
 	}
 	if err := l.awaitIstiod(ctx, c.Name); err != nil {
 		return err
 	}
 	l.say("%s: mesh ready", c.Name)
+	return nil
+}
+
+// repairFaulty starts what died of a cluster, but for what a fault struck. It waits for nothing: faults are there to keep things from
+// being ready.
+func (l *Lab) repairFaulty(lab *state.Lab, c state.Cluster) error {
+	for _, component := range components {
+		if struck(lab, c.Name, component) {
+			l.say("%s: %s is left as it is: a fault struck it", c.Name, component)
+			continue
+		}
+		if err := l.ensureRunning(lab, c, component); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
@@ -73,20 +88,6 @@ func struck(lab *state.Lab, cluster, component string) bool {
 		}
 	}
 	return lab.Faulty(cluster, name, state.Killed, state.Stopped)
-}
-
-// ensureUnlessStruck is ensureRunning that leaves alone what is dead or frozen on purpose.
-func (l *Lab) ensureUnlessStruck(lab *state.Lab, c state.Cluster, components ...string) error {
-	for _, component := range components {
-		if struck(lab, c.Name, component) {
-			l.say("%s: %s is left as it is: a fault struck it", c.Name, component)
-			continue
-		}
-		if err := l.ensureRunning(lab, c, component); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 func (l *Lab) install(ctx context.Context, cp controlplane.Cluster, mesh bool) error {
@@ -145,17 +146,28 @@ func (l *Lab) spec(lab *state.Lab, c state.Cluster, component string) (process.S
 // components of a cluster that are processes of their own, in the order of their start.
 var components = []string{state.Etcd, state.APIServer, state.ControllerManager, state.NodeAgent, state.KubeProxy}
 
-// ensureRunning starts a component unless it runs, and records it.
-func (l *Lab) ensureRunning(lab *state.Lab, c state.Cluster, component string) error {
-	recorded, err := l.State()
-	if err != nil {
-		return err
-	}
-	for _, p := range recorded.Find(c.Name, component) {
-		if p.Alive() {
-			return nil
+// ensureRunning starts components unless they run, in this order, and records them. What was frozen by hand goes on.
+func (l *Lab) ensureRunning(lab *state.Lab, c state.Cluster, components ...string) error {
+	for _, component := range components {
+		recorded, err := l.State()
+		if err != nil {
+			return err
+		}
+		alive := slices.DeleteFunc(recorded.Find(c.Name, component), func(p state.Process) bool { return !p.Alive() })
+		if len(alive) > 0 {
+			if err := signal(syscall.SIGCONT, alive); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := l.start(lab, c, component); err != nil {
+			return err
 		}
 	}
+	return nil
+}
+
+func (l *Lab) start(lab *state.Lab, c state.Cluster, component string) error {
 	spec, err := l.spec(lab, c, component)
 	if err != nil {
 		return err

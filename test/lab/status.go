@@ -116,20 +116,25 @@ func (r Report) writeProcesses(w io.Writer) {
 	}
 }
 
-// conditions says how the processes are, and names those that are not alive.
+// conditions says how the processes are, and names those that are not alive; pods, of which there may be many, by their number.
 func (c ClusterReport) conditions() string {
 	alive := 0
+	pods := map[string]int{}
 	var others []string
 	for _, p := range c.Components {
-		if p.Condition == state.Alive {
+		switch {
+		case p.Condition == state.Alive:
 			alive++
-			continue
+		case state.IsPod(p.Component):
+			pods[p.Condition]++
+		default:
+			others = append(others, p.Component+" "+p.Condition)
 		}
-		others = append(others, fmt.Sprintf("%s %s", p.Name, p.Condition))
 	}
-	const most = 3 // on a line
-	if more := len(others) - most; more > 0 {
-		others = append(others[:most], fmt.Sprintf("%d more", more))
+	for _, condition := range []string{state.Frozen, state.Dead} {
+		if n := pods[condition]; n > 0 {
+			others = append(others, fmt.Sprintf("%d in pods %s", n, condition))
+		}
 	}
 	return strings.Join(append([]string{fmt.Sprintf("%d alive", alive)}, others...), ", ")
 }
