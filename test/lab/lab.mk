@@ -5,7 +5,7 @@
 LAB_COMMAND := bin/isthmus-lab
 LAB_ARGS ?=
 
-.PHONY: lab lab-down lab-status tools lab-command
+.PHONY: lab lab-down lab-status lab-cycles tools lab-command
 
 lab-command:
 	@command -v go >/dev/null || { echo "go is missing: install Go 1.26 or newer, https://go.dev/dl" >&2; exit 1; }
@@ -20,6 +20,9 @@ lab-down: lab-command ## end the lab and leave nothing behind (root)
 
 lab-status: lab-command ## what runs in the lab and what it costs (root)
 	@$(LAB_COMMAND) status
+
+lab-cycles: lab-command ## start, crash and end labs ten times, and compare the machine before and after (root; an hour)
+	@go test -count=1 -v -timeout 3h -tags cycles -run 'TestUpAndDownLeaveNothing|TestAStartThatIsKilled' ./test/lab
 
 tools: lab-command ## build what the lab and the tests run, into the cache
 	@$(LAB_COMMAND) tools
