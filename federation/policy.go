@@ -139,14 +139,20 @@ func clustersResolved(s PolicySnapshot) metav1.Condition {
 	c := metav1.Condition{Type: v1alpha1.PolicyClustersResolved, Status: metav1.ConditionTrue,
 		Reason: v1alpha1.ReasonClustersResolved, Message: "every cluster that is named is a member",
 		ObservedGeneration: s.Policy.Generation}
-	var unknown []string
+	var unknown, left []string
 	for _, d := range []*v1alpha1.TrafficDistribution{s.Policy.Spec.Defaults, s.Policy.Spec.Overrides} {
 		if d == nil {
 			continue
 		}
-		for _, w := range d.Distribution.Weights {
-			if !slices.Contains(s.Members, w.Cluster) && !slices.Contains(unknown, w.Cluster) {
-				unknown = append(unknown, w.Cluster)
+		named := clustersOf(d.Distribution)
+		for _, cluster := range named {
+			if !slices.Contains(s.Members, cluster) && !slices.Contains(unknown, cluster) {
+				unknown = append(unknown, cluster)
+			}
+		}
+		for _, member := range s.Members {
+			if d.Distribution.Type == v1alpha1.DistributionPriority && !slices.Contains(named, member) && !slices.Contains(left, member) {
+				left = append(left, member)
 			}
 		}
 	}
@@ -155,6 +161,10 @@ func clustersResolved(s PolicySnapshot) metav1.Condition {
 		c.Status, c.Reason = metav1.ConditionFalse, v1alpha1.ReasonUnknownCluster
 		c.Message = fmt.Sprintf("no MemberCluster is named %s: correct the name or join the cluster; until then its share goes to the others",
 			strings.Join(unknown, ", "))
+	}
+	if len(left) > 0 {
+		slices.Sort(left)
+		c.Message += "; in no tier, and so a last resort: " + strings.Join(left, ", ")
 	}
 	return c
 }

@@ -175,12 +175,25 @@ func drawPolicies(t *rapid.T, members []Member) []*v1alpha1.TrafficDistributionP
 				d.Weights = append(d.Weights, v1alpha1.ClusterWeight{Cluster: m.Name, Weight: rapid.SampledFrom(hostileWeights).Draw(t, "share")})
 			}
 		}
+		if rapid.IntRange(0, 2).Draw(t, "in tiers") == 0 {
+			d = inTiers(t, d)
+		}
 		for _, said := range []*v1alpha1.TrafficDistribution{p.Spec.Defaults, p.Spec.Overrides} {
 			if said != nil {
 				said.Distribution = d
 			}
 		}
 		out = append(out, p)
+	}
+	return out
+}
+
+// inTiers is a weighted distribution with each cluster in one of three tiers.
+func inTiers(t *rapid.T, d v1alpha1.Distribution) v1alpha1.Distribution {
+	out := v1alpha1.Distribution{Type: v1alpha1.DistributionPriority, Tiers: make([]v1alpha1.DistributionTier, 3)}
+	for _, w := range d.Weights {
+		tier := &out.Tiers[rapid.IntRange(0, 2).Draw(t, "tier")]
+		tier.Clusters = append(tier.Clusters, w)
 	}
 	return out
 }
@@ -479,6 +492,9 @@ func TestDistributeNeverGivesNothing(t *testing.T) {
 			if d.Type == v1alpha1.DistributionWeighted {
 				d.Weights = append(d.Weights, v1alpha1.ClusterWeight{Cluster: c.Cluster, Weight: rapid.SampledFrom(hostileWeights).Draw(t, "weight")})
 			}
+		}
+		if d.Type == v1alpha1.DistributionWeighted && rapid.Bool().Draw(t, "in tiers") {
+			d = inTiers(t, d)
 		}
 		var sum uint64
 		anybody := slices.ContainsFunc(candidates, Candidate.Serving)

@@ -157,9 +157,15 @@ func anybody(Candidate) bool { return true }
 
 func tiersOf(d v1alpha1.Distribution, entered Member, candidates []Candidate) []tier {
 	var tiers []tier
-	if d.Type == v1alpha1.DistributionWeighted {
-		tiers = append(tiers, policyTier(d, candidates))
-	} else {
+	switch d.Type {
+	case v1alpha1.DistributionWeighted:
+		tiers = append(tiers, policyTier(d.Weights, candidates, "the policy's weight, re-normalised over the fit clusters"))
+	case v1alpha1.DistributionPriority:
+		for i, t := range d.Tiers {
+			tiers = append(tiers, policyTier(t.Clusters, candidates,
+				fmt.Sprintf("tier %d of the policy: its weight, re-normalised over the tier's fit clusters", i+1)))
+		}
+	default:
 		tiers = append(tiers, proximityTier(candidates, v1alpha1.WeightLocal, "the request entered here",
 			func(c Candidate) bool { return c.Cluster == entered.Name }))
 	}
@@ -173,13 +179,12 @@ func tiersOf(d v1alpha1.Distribution, entered Member, candidates []Candidate) []
 	)
 }
 
-func policyTier(d v1alpha1.Distribution, candidates []Candidate) tier {
-	t := tier{reason: v1alpha1.WeightByPolicy, message: "the policy's weight, re-normalised over the fit clusters",
-		parts: map[string]uint32{}}
+func policyTier(weights []v1alpha1.ClusterWeight, candidates []Candidate, message string) tier {
+	t := tier{reason: v1alpha1.WeightByPolicy, message: message, parts: map[string]uint32{}}
 	if pin := pinOf(candidates); pin != "" {
 		t.reason, t.message = v1alpha1.WeightPinned, "pinned by TrafficOverride "+pin
 	}
-	for _, w := range d.Weights {
+	for _, w := range weights {
 		known := slices.ContainsFunc(candidates, func(c Candidate) bool { return c.Cluster == w.Cluster })
 		if known && w.Weight > 0 {
 			t.parts[w.Cluster] = uint32(min(w.Weight, maxWeight))
@@ -241,16 +246,26 @@ func shareOf(c Candidate, chosen *tier, held bool, d v1alpha1.Distribution) Shar
 		if !c.Finding.Serving(c.Before) {
 			s.Message += ", although " + c.Finding.Message
 		}
-	case d.Type == v1alpha1.DistributionWeighted && !listed(d, c.Cluster):
-		s.Reason, s.Message = v1alpha1.WeightNotListed, "not named among the weights; it serves as a last resort"
+	case d.Type != v1alpha1.DistributionLocal && !slices.Contains(clustersOf(d), c.Cluster):
+		s.Reason, s.Message = v1alpha1.WeightNotListed, "no weight names it; it serves as a last resort"
 	default:
 		s.Reason, s.Message = v1alpha1.WeightStandby, "fit; takes over when those before it are not"
 	}
 	return s
 }
 
-func listed(d v1alpha1.Distribution, cluster string) bool {
-	return slices.ContainsFunc(d.Weights, func(w v1alpha1.ClusterWeight) bool { return w.Cluster == cluster })
+// clustersOf are the clusters that a distribution names, with weight or without.
+func clustersOf(d v1alpha1.Distribution) []string {
+	var out []string
+	for _, w := range d.Weights {
+		out = append(out, w.Cluster)
+	}
+	for _, t := range d.Tiers {
+		for _, w := range t.Clusters {
+			out = append(out, w.Cluster)
+		}
+	}
+	return out
 }
 
 // Fraction is a part of a whole that is itself a part: (Weight of WeightSum) times (Parts of PartsSum).

@@ -21,6 +21,21 @@ func weighted(weights ...any) v1alpha1.Distribution {
 	return d
 }
 
+// tiers are separated by "": cluster, weight, …
+func tiersOfWeights(weights ...any) v1alpha1.Distribution {
+	d := v1alpha1.Distribution{Type: v1alpha1.DistributionPriority, Tiers: []v1alpha1.DistributionTier{{}}}
+	for len(weights) > 0 {
+		if weights[0] == "" {
+			d.Tiers, weights = append(d.Tiers, v1alpha1.DistributionTier{}), weights[1:]
+			continue
+		}
+		last := &d.Tiers[len(d.Tiers)-1]
+		last.Clusters = append(last.Clusters, v1alpha1.ClusterWeight{Cluster: weights[0].(string), Weight: int32(weights[1].(int))})
+		weights = weights[2:]
+	}
+	return d
+}
+
 func cand(cluster, region, zone string, verdict Verdict, last int32) Candidate {
 	return Candidate{Cluster: cluster, Region: region, Zone: zone, Finding: Finding{Verdict: verdict, Message: "m"}, LastWeight: last}
 }
@@ -65,6 +80,13 @@ func TestDistribute(t *testing.T) {
 		"resolving waits":                    {weighted("eks", 1, "gke", 1), entered, []Candidate{cand("eks", "", "", Fit, 10000), resolving}, "eks 1 Policy, gke 0 Resolving?"},
 		"resolving is not rushed":            {weighted("eks", 1, "gke", 1), entered, []Candidate{cand("eks", "", "", Unfit, 10000), resolving}, "eks 10000 Held, gke 0 Resolving?"},
 		"a resolving standby":                {local, entered, []Candidate{cand("eks", "", "", Fit, 10000), resolving}, "eks 1 Local, gke 0 Resolving"},
+		"the first tier, by weight":          {tiersOfWeights("eks", 3, "aks", 1, "", "gke", 1), entered, []Candidate{cand("aks", "", "", Fit, 0), cand("eks", "", "", Fit, 0), cand("gke", "", "", Fit, 0)}, "aks 1 Policy, eks 3 Policy, gke 0 Standby"},
+		"one of the first tier is unfit":     {tiersOfWeights("eks", 3, "aks", 1, "", "gke", 1), entered, []Candidate{cand("aks", "", "", Fit, 0), cand("eks", "", "", Unfit, 0), cand("gke", "", "", Fit, 0)}, "aks 1 Policy, eks 0 Unfit!, gke 0 Standby"},
+		"the second tier":                    {tiersOfWeights("eks", 3, "aks", 1, "", "gke", 1), entered, []Candidate{cand("aks", "", "", Unfit, 0), cand("eks", "", "", Unfit, 0), cand("gke", "", "", Fit, 0)}, "aks 0 Unfit!, eks 0 Unfit!, gke 1 Policy"},
+		"a weight of 0 in a tier":            {tiersOfWeights("eks", 3, "aks", 0, "", "gke", 1), entered, []Candidate{cand("aks", "", "", Fit, 0), cand("eks", "", "", Unfit, 0), cand("gke", "", "", Fit, 0)}, "aks 0 Standby, eks 0 Unfit!, gke 1 Policy"},
+		"in no tier":                         {tiersOfWeights("eks", 1), entered, []Candidate{cand("aks", "eu", "", Unfit, 0), cand("eks", "", "", Unfit, 0), cand("gke", "us", "", Fit, 0)}, "aks 0 Unfit, eks 0 Unfit!, gke 1 Anywhere"},
+		"in no tier, and not needed":         {tiersOfWeights("eks", 1), entered, []Candidate{cand("eks", "", "", Fit, 0), cand("gke", "us", "", Fit, 0)}, "eks 1 Policy, gke 0 NotListed"},
+		"drained out of the first tier":      {tiersOfWeights("eks", 1, "", "gke", 1), entered, []Candidate{drained(cand("eks", "", "", Fit, 0), false), cand("gke", "", "", Fit, 0)}, "eks 0 Drained!, gke 1 Policy"},
 		"drained":                            {weighted("eks", 80, "gke", 20), entered, []Candidate{drained(cand("eks", "", "", Fit, 8000), false), cand("gke", "", "", Fit, 2000)}, "eks 0 Drained!, gke 20 Policy"},
 		"drained, entered there":             {local, entered, []Candidate{drained(cand("eks", "", "", Fit, 10000), false), cand("gke", "", "", Fit, 0)}, "eks 0 Drained!, gke 1 Anywhere"},
 		"a drained standby moves nothing":    {local, entered, []Candidate{cand("eks", "", "", Fit, 0), drained(cand("gke", "", "", Fit, 0), false)}, "eks 1 Local, gke 0 Drained"},

@@ -67,7 +67,7 @@ type TrafficDistribution struct {
 
 // DistributionType names a way to spread requests over clusters.
 //
-// +kubebuilder:validation:Enum=Local;Weighted
+// +kubebuilder:validation:Enum=Local;Weighted;Priority
 type DistributionType string
 
 const (
@@ -76,11 +76,14 @@ const (
 	DistributionLocal DistributionType = "Local"
 	// DistributionWeighted spreads requests by the given weights, re-normalised over the fit clusters.
 	DistributionWeighted DistributionType = "Weighted"
+	// DistributionPriority serves requests in the first tier of clusters in which one is fit.
+	DistributionPriority DistributionType = "Priority"
 )
 
 // Distribution is how requests are spread over clusters.
 //
 // +kubebuilder:validation:XValidation:rule="self.type == 'Weighted' ? has(self.weights) : !has(self.weights)",message="weights belong to type Weighted, and type Weighted needs them"
+// +kubebuilder:validation:XValidation:rule="self.type == 'Priority' ? has(self.tiers) : !has(self.tiers)",message="tiers belong to type Priority, and type Priority needs them"
 type Distribution struct {
 	// Type of the distribution.
 	Type DistributionType `json:"type"`
@@ -93,6 +96,25 @@ type Distribution struct {
 	// +kubebuilder:validation:MaxItems=128
 	// +kubebuilder:validation:XValidation:rule="self.exists(w, w.weight > 0)",message="all weights are 0, which would serve nobody: give at least one cluster a weight above 0"
 	Weights []ClusterWeight `json:"weights,omitempty"`
+	// Tiers of clusters, for type Priority: the first in which a cluster is fit serves everything, by its weights. A
+	// cluster that is in none serves as a last resort.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=8
+	// +kubebuilder:validation:XValidation:rule="self.all(t, t.clusters.all(c, self.exists_one(u, u.clusters.exists(d, d.cluster == c.cluster))))",message="a cluster is in two tiers: name it in one"
+	Tiers []DistributionTier `json:"tiers,omitempty"`
+}
+
+// DistributionTier is a set of clusters that serve before those of the next tier do.
+type DistributionTier struct {
+	// Clusters of the tier, and how they share its requests.
+	// +listType=map
+	// +listMapKey=cluster
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=32
+	// +kubebuilder:validation:XValidation:rule="self.exists(w, w.weight > 0)",message="all weights of the tier are 0, which would serve nobody: give at least one cluster a weight above 0"
+	Clusters []ClusterWeight `json:"clusters"`
 }
 
 // ClusterWeight is the share of one cluster.
