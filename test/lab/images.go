@@ -145,22 +145,3 @@ func replaceLink(target, link string) error {
 	}
 	return os.Symlink(target, link)
 }
-
-// AddImage makes an executable file an image of the lab: pods that name it run it.
-func (l *Lab) AddImage(name, file string) error {
-	if !clusterName.MatchString(name) {
-		return fmt.Errorf("image %q: a name is up to 30 lower-case letters, digits and dashes; pods name it without registry and tag", name)
-	}
-	info, err := os.Stat(file)
-	if err != nil {
-		return err
-	}
-	if !info.Mode().IsRegular() || info.Mode()&0o111 == 0 {
-		return fmt.Errorf("%s is no executable file: build a program for linux first", file)
-	}
-	to := filepath.Join(l.imageDir(), name)
-	if existing, err := os.Stat(to); err == nil && existing.IsDir() {
-		return fmt.Errorf("image %s is a folder of the lab's own: choose another name", name)
-	}
-	return replaceFile(file, to)
-}

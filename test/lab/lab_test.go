@@ -189,9 +189,37 @@ func TestAddImageTakesOnlyPrograms(t *testing.T) {
 	l := &Lab{Dir: t.TempDir()}
 	text := filepath.Join(t.TempDir(), "text")
 	require.NoError(t, os.WriteFile(text, nil, 0o600))
-	require.ErrorContains(t, l.AddImage("mine", text), "no executable")
-	require.ErrorContains(t, l.AddImage("a/b", "/bin/sh"), "without registry")
-	require.NoError(t, l.AddImage("mine", "/bin/sh"))
-	require.NoError(t, l.AddImage("mine", "/bin/sh"), "again")
-	require.FileExists(t, filepath.Join(l.imageDir(), "mine"))
+	require.ErrorContains(t, l.AddImage("mine", text, ""), "not executable")
+	require.ErrorContains(t, l.AddImage("a/b:v1", "/bin/sh", ""), `run the image "b"`)
+	require.ErrorContains(t, l.AddImage("Mine", "/bin/sh", ""), "lower-case")
+	require.ErrorContains(t, l.AddImage("mine", "/bin", ""), "--entrypoint")
+	require.NoError(t, os.WriteFile(text, []byte("just words"), 0o700))
+	require.NoError(t, os.Chmod(text, 0o700))
+	require.ErrorContains(t, l.AddImage("mine", text, ""), "exec format error")
+	require.NoError(t, l.AddImage("mine", "/bin/sh", ""))
+	require.NoError(t, l.AddImage("mine", "/bin/sh", ""), "again")
+	require.FileExists(t, filepath.Join(l.addedImages(), "mine"))
+}
+
+func TestImagesAreListedAndRemoved(t *testing.T) {
+	l := &Lab{Dir: t.TempDir()}
+	require.NoError(t, os.MkdirAll(filepath.Join(l.imageDir(), "proxyv2"), 0o755))
+	require.NoError(t, os.WriteFile(filepath.Join(l.imageDir(), "helloworld"), nil, 0o755))
+	tree := t.TempDir()
+	require.NoError(t, os.MkdirAll(filepath.Join(tree, "opt/x"), 0o755))
+	require.NoError(t, os.WriteFile(filepath.Join(tree, "opt/x/run"), []byte("#!/bin/sh\n"), 0o755))
+	require.ErrorContains(t, l.AddImage("tree", tree, "/opt/x/walk"), "entrypoint")
+	require.NoError(t, l.AddImage("tree", tree, "/opt/x/run"))
+	require.NoError(t, l.AddImage("helloworld", "/bin/sh", ""), "another in the place of the lab's own")
+	images, err := l.Images()
+	require.NoError(t, err)
+	require.Equal(t, []Image{{Name: "helloworld", Added: true}, {Name: "proxyv2", Folder: true}, {Name: "tree", Folder: true, Added: true}}, images)
+	program, err := filepath.EvalSymlinks(filepath.Join(l.addedImages(), "tree", "entrypoint"))
+	require.NoError(t, err)
+	require.True(t, strings.HasSuffix(program, "tree/root/opt/x/run"))
+
+	require.NoError(t, l.RemoveImage("helloworld"))
+	require.ErrorContains(t, l.RemoveImage("helloworld"), "the lab's own")
+	require.ErrorContains(t, l.RemoveImage("nothing"), "added were tree")
+	require.ErrorContains(t, l.RemoveImage("../images"), "no image")
 }

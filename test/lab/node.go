@@ -71,7 +71,7 @@ func nodeConfig(dir string, c state.Cluster) (node.Config, error) {
 		Cluster: c.Name, NodeName: name, NodeIP: c.NodeIP,
 		Region: c.Region, Zone: c.Zone, ProviderID: id, Labels: labels,
 		Kubeconfig: c.Kubeconfig, PodCIDR: net.Pods, LoadBalancerCIDR: net.LoadBalancers, PodBridge: network.PodBridge,
-		ImageDirs: []string{filepath.Join(dir, "images")},
+		ImageDirs: imageDirs(dir),
 		StateDir:  run,
 		APIServer: netip.AddrPortFrom(net.APIServer(), apiServerServicePort), DNS: net.DNS(),
 		Serving: &node.Serving{CertFile: cert, KeyFile: key, ClientCAFile: clientCA},

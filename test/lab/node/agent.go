@@ -79,7 +79,8 @@ type agent struct {
 	Config
 	ctx         context.Context // the agent's life
 	client      kubernetes.Interface
-	objects     objects
+	objects     objects // as they are now
+	recent      objects // as they were a moment ago: for refreshing what many pods have
 	events      record.EventRecorder
 	clock       clock.WithTicker
 	log         *slog.Logger
@@ -147,7 +148,7 @@ func newAgent(ctx context.Context, c Config) (*agent, func(), error) {
 	broadcaster := record.NewBroadcaster()
 	broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: client.CoreV1().Events("")})
 	a := &agent{
-		Config: c, ctx: ctx, client: client, objects: apiObjects{client}, clock: clock.RealClock{},
+		Config: c, ctx: ctx, client: client, objects: apiObjects{client}, recent: newRecentObjects(apiObjects{client}, clock.RealClock{}), clock: clock.RealClock{},
 		events:      broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: fieldManager, Host: c.NodeName}),
 		log:         slog.Default().With("cluster", c.Cluster),
 		allocatable: capacity(), addresses: newAddressPool(c.PodCIDR), processes: newProcessTable(c.Cluster),

@@ -20,23 +20,6 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// Back-off between restarts. The lab's values: kubelet's start at 10 s, which no test wants to wait.
-const (
-	backoffFirst = time.Second
-	backoffMax   = time.Minute
-	// backoffReset is how long a container has to run for its failures to be forgotten.
-	backoffReset = time.Minute
-)
-
-// backoffAfter returns the time to wait before the restart that follows n failures in a row.
-func backoffAfter(n int) time.Duration {
-	d := backoffFirst
-	for ; n > 1 && d < backoffMax; n-- {
-		d *= 2
-	}
-	return min(d, backoffMax)
-}
-
 // container is one container of a pod through all its restarts. Its run goroutine changes it, under
 // the pod's lock; the status writer reads it under the same lock.
 type container struct {
@@ -50,7 +33,8 @@ type container struct {
 	restarts    int32
 	started     bool // the startup probe passed
 	ready       bool
-	failures    int // in a row, for the back-off
+	failures    int // ends in a row, for the back-off
+	uncreated   int // tries in a row that made no container
 	proc        *process
 
 	startedOnce sync.Once
@@ -107,20 +91,6 @@ func (c *container) adopt(end *corev1.ContainerStateTerminated) {
 	c.restarts++
 }
 
-// restartsAfter says whether the container starts again after an exit with that code.
-func (c *container) restartsAfter(code int32) bool {
-	if c.restartable {
-		return true
-	}
-	switch c.pod.spec.Spec.RestartPolicy {
-	case corev1.RestartPolicyNever:
-		return false
-	case corev1.RestartPolicyOnFailure:
-		return code != 0
-	}
-	return !c.init || code != 0
-}
-
 // running returns the container's process; nil when none runs.
 func (c *container) running() *process {
 	c.pod.mu.Lock()
@@ -152,76 +122,6 @@ func (c *container) logRequest(options corev1.PodLogOptions) (LogRequest, error)
 		},
 	}, nil
 }
-
-// run starts the container and starts it again as its policy says. It returns when the container
-// has ended for good, which it has in any case soon after ctx ends.
-func (c *container) run(ctx context.Context) {
-	if c.state.Terminated != nil {
-		return
-	}
-	for {
-		proc, err := c.launch(ctx)
-		if err != nil {
-			if !c.launchFailed(ctx, err) {
-				return
-			}
-			continue
-		}
-		c.supervise(ctx, proc)
-		if ctx.Err() != nil || !c.restartsAfter(proc.exit.ExitCode) {
-			return
-		}
-		if proc.exit.FinishedAt.Sub(proc.began) >= backoffReset {
-			c.failures = 0
-		}
-		c.failures++
-		if !c.backOff(ctx, corev1.ContainerStateWaiting{Reason: "CrashLoopBackOff"}) {
-			return
-		}
-		c.pod.change(func() { c.restarts++ })
-	}
-}
-
-// launchFailed shows why a container did not start and waits before the next try. It returns false
-// when there is none.
-func (c *container) launchFailed(ctx context.Context, err error) bool {
-	if ctx.Err() != nil {
-		return false
-	}
-	waiting := corev1.ContainerStateWaiting{Reason: "CreateContainerError", Message: err.Error()}
-	var img *imageError
-	var config *configError
-	switch {
-	case errors.As(err, &img):
-		waiting.Reason = "ErrImagePull"
-	case errors.As(err, &config):
-		waiting.Reason = "CreateContainerConfigError"
-	}
-	c.pod.event(corev1.EventTypeWarning, "Failed", fmt.Sprintf("container %s: %s", c.spec.Name, waiting.Message))
-	c.failures++
-	return c.backOff(ctx, waiting)
-}
-
-// backOff waits for the next start, with the reason in the status; false when ctx ended.
-func (c *container) backOff(ctx context.Context, waiting corev1.ContainerStateWaiting) bool {
-	d := backoffAfter(c.failures)
-	if waiting.Message == "" {
-		waiting.Message = fmt.Sprintf("back-off %s restarting failed container %s", d, c.spec.Name)
-	}
-	c.pod.change(func() {
-		if c.state.Terminated != nil {
-			c.last = c.state
-		}
-		c.state = corev1.ContainerState{Waiting: &waiting}
-	})
-	return wait(ctx, c.pod.agent.clock, d)
-}
-
-// configError says that the pod's own objects or fields keep a container from starting.
-type configError struct{ err error }
-
-func (e *configError) Error() string { return e.err.Error() }
-func (e *configError) Unwrap() error { return e.err }
 
 // launch starts the container's process.
 func (c *container) launch(ctx context.Context) (*process, error) {
@@ -258,6 +158,9 @@ func (c *container) startProcess(proc *process) (err error) {
 		return err
 	}
 	if err := proc.start.start(c.pod.netns); err != nil {
+		if proc.stdin != nil {
+			_ = proc.stdin.Close()
+		}
 		return err
 	}
 	if console := proc.start.console; console != nil {
@@ -350,8 +253,9 @@ func lifeNumber(id string) int32 {
 // first process of its pid namespace kills all of them.
 func (c *container) stop(proc *process, why error) {
 	grace, hurry := c.pod.grace()
-	if errors.Is(why, errUnhealthy) {
-		grace = c.livenessGrace(grace)
+	var sick *unhealthyError
+	if errors.As(why, &sick) && sick.grace != nil {
+		grace = time.Duration(*sick.grace) * time.Second
 	}
 	deadline := time.NewTimer(grace)
 	defer deadline.Stop()
@@ -377,13 +281,4 @@ func (c *container) stop(proc *process, why error) {
 	}
 	_ = proc.start.cmd.Process.Kill()
 	<-proc.exited
-}
-
-func (c *container) livenessGrace(grace time.Duration) time.Duration {
-	for _, p := range []*corev1.Probe{c.spec.LivenessProbe, c.spec.StartupProbe} {
-		if p != nil && p.TerminationGracePeriodSeconds != nil {
-			return time.Duration(*p.TerminationGracePeriodSeconds) * time.Second
-		}
-	}
-	return grace
 }

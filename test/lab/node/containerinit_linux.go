@@ -64,7 +64,7 @@ func become(spec initSpec) error {
 		return fmt.Errorf("set host name: %w", err)
 	}
 	if err := os.MkdirAll(spec.Dir, 0o755); err != nil {
-		return err
+		return &commandError{fmt.Errorf("workingDir: %w", err)}
 	}
 	if spec.Root.ReadOnly {
 		if err := unix.Mount("", "/", "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, ""); err != nil {

@@ -8,21 +8,31 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 )
 
-// errUnhealthy is why a container is stopped whose startup or liveness probe failed.
-var errUnhealthy = errors.New("its probe failed")
+// unhealthyError is why a container is stopped whose startup or liveness probe failed.
+type unhealthyError struct {
+	kind  string
+	grace *int64 // seconds, where the probe has its own
+}
+
+func (e *unhealthyError) Error() string { return "its " + strings.ToLower(e.kind) + " probe failed" }
+
+// errPostStart is why a container is stopped that did not get past its hook.
+var errPostStart = errors.New("its postStart hook failed")
 
 // probe runs the container's hook and probes until ctx ends: postStart, then startup alone, then
 // readiness and liveness side by side.
 func (c *container) probe(ctx context.Context, proc *process, stop context.CancelCauseFunc) {
 	if hook := c.spec.Lifecycle; hook != nil && hook.PostStart != nil {
 		if err := c.hook(ctx, proc, hook.PostStart); err != nil {
-			stop(fmt.Errorf("postStart: %w", err))
+			c.pod.event(corev1.EventTypeWarning, "FailedPostStartHook", fmt.Sprintf("container %s: %v", c.spec.Name, err))
+			stop(errPostStart)
 			return
 		}
 	}
@@ -32,13 +42,17 @@ func (c *container) probe(ctx context.Context, proc *process, stop context.Cance
 	c.markStarted(proc)
 	var probes sync.WaitGroup
 	if spec := c.spec.ReadinessProbe; spec != nil {
-		p := c.prober(spec, proc, false, func(ok bool, err error) { c.setReady(proc, ok, err) })
+		p := c.prober("Readiness", spec, proc, func(ok bool) { c.setReady(proc, ok) })
 		probes.Go(func() { p.run(ctx) })
 	} else {
-		c.setReady(proc, true, nil)
+		c.setReady(proc, true)
 	}
 	if spec := c.spec.LivenessProbe; spec != nil {
-		p := c.prober(spec, proc, true, func(ok bool, err error) { c.live("Liveness", ok, err, stop) })
+		p := c.prober("Liveness", spec, proc, func(ok bool) {
+			if !ok {
+				c.sick("Liveness", spec, stop)
+			}
+		})
 		probes.Go(func() { p.run(ctx) })
 	}
 	probes.Wait()
@@ -53,23 +67,20 @@ func (c *container) awaitStartup(ctx context.Context, proc *process, stop contex
 	started := false
 	starting, done := context.WithCancel(ctx)
 	defer done()
-	c.prober(spec, proc, false, func(ok bool, err error) {
+	c.prober("Startup", spec, proc, func(ok bool) {
 		if ok {
 			started = true
 			done()
 			return
 		}
-		c.live("Startup", ok, err, stop)
+		c.sick("Startup", spec, stop)
 	}).run(starting)
 	return started && ctx.Err() == nil
 }
 
-func (c *container) live(kind string, ok bool, err error, stop context.CancelCauseFunc) {
-	if ok {
-		return
-	}
-	c.pod.event(corev1.EventTypeWarning, "Unhealthy", fmt.Sprintf("%s probe of %s failed: %v", kind, c.spec.Name, err))
-	stop(errUnhealthy)
+// sick stops a container whose probe has failed often enough.
+func (c *container) sick(kind string, spec *corev1.Probe, stop context.CancelCauseFunc) {
+	stop(&unhealthyError{kind, spec.TerminationGracePeriodSeconds})
 }
 
 func (c *container) markStarted(proc *process) {
@@ -82,23 +93,23 @@ func (c *container) markStarted(proc *process) {
 }
 
 // setReady takes a readiness result, unless the process has ended meanwhile.
-func (c *container) setReady(proc *process, ready bool, err error) {
-	lost := false
+func (c *container) setReady(proc *process, ready bool) {
 	c.pod.change(func() {
 		if c.proc == proc {
-			lost = c.ready && !ready
 			c.ready = ready
 		}
 	})
-	if lost {
-		c.pod.event(corev1.EventTypeWarning, "Unhealthy", fmt.Sprintf("Readiness probe of %s failed: %v", c.spec.Name, err))
-	}
 }
 
-func (c *container) prober(spec *corev1.Probe, proc *process, initial bool, settled func(bool, error)) *prober {
+// prober makes a prober that tells every failure in an Event, as kubelet does: equal ones are counted
+// in one, and a pod's are limited.
+func (c *container) prober(kind string, spec *corev1.Probe, proc *process, settled func(bool)) *prober {
 	return &prober{
-		spec: spec, clock: c.pod.agent.clock, started: proc.began, initial: initial, settled: settled,
+		spec: spec, clock: c.pod.agent.clock, started: proc.began, initial: kind == "Liveness", settled: settled,
 		check: func(ctx context.Context) error { return c.check(ctx, proc, spec.ProbeHandler) },
+		failed: func(err error) {
+			c.pod.event(corev1.EventTypeWarning, "Unhealthy", fmt.Sprintf("%s probe of %s failed: %v", kind, c.spec.Name, err))
+		},
 	}
 }
 

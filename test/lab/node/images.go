@@ -109,6 +109,7 @@ func imageFolder(dir, name string) (image, error) {
 	return img, nil
 }
 
+// mustBeExecutable looks at the file's mode only: a container may bring a command of its own.
 func mustBeExecutable(file string) error {
 	info, err := os.Stat(file)
 	if err != nil {

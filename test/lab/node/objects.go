@@ -8,12 +8,15 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"sync"
+	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/utils/clock"
 )
 
 // objects is what volumes and environments are made from.
@@ -55,6 +58,59 @@ func (a apiObjects) Token(ctx context.Context, pod *corev1.Pod, audience string,
 		return nil, err
 	}
 	return &out.Status, nil
+}
+
+// recentObjects answers from what it read a moment ago: the pods of a namespace share most of what
+// they mount, the cluster's root certificate above all.
+type recentObjects struct {
+	objects
+	clock      clock.PassiveClock
+	configMaps recent[*corev1.ConfigMap]
+	secrets    recent[*corev1.Secret]
+}
+
+func newRecentObjects(o objects, c clock.PassiveClock) *recentObjects {
+	return &recentObjects{objects: o, clock: c}
+}
+
+func (r *recentObjects) ConfigMap(ctx context.Context, namespace, name string) (*corev1.ConfigMap, error) {
+	return r.configMaps.get(namespace+"/"+name, r.clock.Now(), func() (*corev1.ConfigMap, error) { return r.objects.ConfigMap(ctx, namespace, name) })
+}
+
+func (r *recentObjects) Secret(ctx context.Context, namespace, name string) (*corev1.Secret, error) {
+	return r.secrets.get(namespace+"/"+name, r.clock.Now(), func() (*corev1.Secret, error) { return r.objects.Secret(ctx, namespace, name) })
+}
+
+// recent remembers answers for half of the time between two refreshes.
+type recent[T any] struct {
+	mu    sync.Mutex
+	known map[string]remembered[T]
+}
+
+type remembered[T any] struct {
+	at    time.Time
+	value T
+	err   error
+}
+
+func (r *recent[T]) get(key string, now time.Time, read func() (T, error)) (T, error) {
+	stale := func(_ string, one remembered[T]) bool { return now.Sub(one.at) >= refreshEvery/2 }
+	r.mu.Lock()
+	maps.DeleteFunc(r.known, stale)
+	one, known := r.known[key]
+	r.mu.Unlock()
+	if known {
+		return one.value, one.err
+	}
+	one = remembered[T]{at: now}
+	one.value, one.err = read()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.known == nil {
+		r.known = map[string]remembered[T]{}
+	}
+	r.known[key] = one
+	return one.value, one.err
 }
 
 // optionalObject calls get and turns "not found" into nil where the reference is optional.

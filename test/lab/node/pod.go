@@ -59,6 +59,8 @@ type pod struct {
 	hurry     chan struct{}
 	hurryOnce sync.Once
 	dirty     chan struct{} // of one element: the status may have changed
+	// relabelled is of one element: what the downward API shows may have changed.
+	relabelled chan struct{}
 
 	mu         sync.Mutex
 	latest     *corev1.Pod // as the API server has it
@@ -83,7 +85,7 @@ const (
 func newPod(a *agent, spec *corev1.Pod) *pod {
 	p := &pod{
 		agent: a, spec: spec, latest: spec, dir: filepath.Join(a.podsDir(), string(spec.UID)),
-		netns: network.PodNamespace(string(spec.UID)), hurry: make(chan struct{}), dirty: make(chan struct{}, 1),
+		netns: network.PodNamespace(string(spec.UID)), hurry: make(chan struct{}), dirty: make(chan struct{}, 1), relabelled: make(chan struct{}, 1),
 		startTime: metav1.Now(),
 	}
 	if spec.Status.StartTime != nil {
@@ -116,10 +118,14 @@ func statusOf(list []corev1.ContainerStatus, name string) *corev1.ContainerStatu
 // update takes the pod as the API server has it now.
 func (p *pod) update(latest *corev1.Pod) {
 	p.mu.Lock()
-	if newer(latest, p.latest) { // the watch may lag behind what was written
+	before := p.latest
+	if newer(latest, before) { // the watch may lag behind what was written
 		p.latest = latest
 	}
 	p.mu.Unlock()
+	if !maps.Equal(before.Labels, latest.Labels) || !maps.Equal(before.Annotations, latest.Annotations) {
+		wake(p.relabelled)
+	}
 	if latest.DeletionTimestamp != nil {
 		p.end(errDeleted)
 		if s := latest.DeletionGracePeriodSeconds; s != nil && *s == 0 {
@@ -146,9 +152,12 @@ func (p *pod) change(f func()) {
 	p.touch()
 }
 
-func (p *pod) touch() {
+func (p *pod) touch() { wake(p.dirty) }
+
+// wake fills a channel of one element.
+func wake(c chan struct{}) {
 	select {
-	case p.dirty <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }
@@ -196,6 +205,7 @@ func (p *pod) prepare() bool {
 			p.advance(stageInitializing)
 			return true
 		}
+		err = explainDisk(err, p.dir)
 		p.change(func() { p.message = err.Error() })
 		p.event(corev1.EventTypeWarning, "FailedMount", err.Error())
 		if !wait(p.life, p.agent.clock, min(time.Duration(try)*prepareRetry, refreshEvery)) {
@@ -236,6 +246,16 @@ func (p *pod) connect() error {
 	}
 	p.change(func() { p.ip = ip })
 	return nil
+}
+
+// volumePath returns where a volume lies on the host.
+func (p *pod) volumePath(name string) string {
+	for _, v := range p.spec.Spec.Volumes {
+		if v.Name == name && v.HostPath != nil {
+			return v.HostPath.Path
+		}
+	}
+	return p.volumes.path(name)
 }
 
 // setSysctls writes the pod's own network settings.
@@ -315,11 +335,17 @@ func (p *pod) initialize(sidecars context.Context, beside *sync.WaitGroup) bool 
 
 // refresh keeps volumes up to date: tokens are renewed, and changed objects reach the containers.
 func (p *pod) refresh(ctx context.Context) {
-	for wait(ctx, p.agent.clock, refreshEvery) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-p.agent.clock.After(refreshEvery):
+		case <-p.relabelled:
+		}
 		p.mu.Lock()
 		latest := p.latest
 		p.mu.Unlock()
-		if err := p.volumes.sync(ctx, latest); err != nil && ctx.Err() == nil {
+		if err := p.volumes.syncFrom(ctx, latest, p.agent.recent); err != nil && ctx.Err() == nil {
 			p.agent.log.Warn("volumes are not up to date", "pod", p.name(), "error", err)
 		}
 	}

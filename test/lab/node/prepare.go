@@ -165,7 +165,7 @@ func (c *container) volumeMounts(env []string) ([]mountSpec, error) {
 // mountSource returns the file or folder of a volume; a sub path that is not there becomes a folder.
 // Links in a sub path are followed here and must stay in the volume.
 func (c *container) mountSource(volume, sub string) (string, error) {
-	at := c.pod.volumes.path(volume)
+	at := c.pod.volumePath(volume)
 	if sub == "" {
 		return at, nil
 	}

@@ -72,8 +72,9 @@ type prober struct {
 	// delay is counted from here: the container's start.
 	started time.Time
 	initial bool
-	// settled is told each result that is final, in order.
-	settled func(ok bool, err error)
+	// settled is told each result that is final, in order; failed each failure before it.
+	settled func(ok bool)
+	failed  func(error)
 }
 
 // run probes until ctx ends.
@@ -90,8 +91,11 @@ func (p *prober) run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
+		if err != nil {
+			p.failed(err)
+		}
 		if state.observe(err == nil) {
-			p.settled(state.value, err)
+			p.settled(state.value)
 		}
 		select {
 		case <-ctx.Done():

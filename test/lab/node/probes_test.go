@@ -77,7 +77,7 @@ func TestProberKeepsItsTimes(t *testing.T) {
 				}
 				return failing
 			},
-			settled: func(ok bool, _ error) { reports = append(reports, ok) },
+			settled: func(ok bool) { reports = append(reports, ok) }, failed: func(error) {},
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 8*time.Second)
 		defer cancel()

@@ -66,12 +66,7 @@ func (t *processTable) remove(p *process) {
 	t.touch()
 }
 
-func (t *processTable) touch() {
-	select {
-	case t.changed <- struct{}{}:
-	default:
-	}
-}
+func (t *processTable) touch() { wake(t.changed) }
 
 // run tells publish each change until ctx ends, and keeps looking for Envoys.
 func (t *processTable) run(ctx context.Context, publish func([]state.Process)) {

@@ -89,6 +89,34 @@ func (r *rig) completion(t *testing.T) {
 	require.EqualValues(t, 3, failed.Status.ContainerStatuses[0].State.Terminated.ExitCode)
 }
 
+func (r *rig) restartPolicies(t *testing.T) {
+	// Fails in its first life, succeeds in its second, and stays in its third.
+	script := `n=$(cat /v/n 2>/dev/null || echo 0); echo $((n+1)) > /v/n
+case $n in 0) exit 3;; 1) exit 0;; *) exec sleep 1000;; esac`
+	for policy, want := range map[corev1.RestartPolicy]struct {
+		phase    corev1.PodPhase
+		restarts int32
+	}{
+		corev1.RestartPolicyNever: {corev1.PodFailed, 0}, corev1.RestartPolicyOnFailure: {corev1.PodSucceeded, 1},
+		corev1.RestartPolicyAlways: {corev1.PodRunning, 2},
+	} {
+		name := "policy-" + strings.ToLower(string(policy))
+		r.create(t, podOf(name, shell(script), func(p *corev1.Pod) {
+			p.Spec.RestartPolicy = policy
+			p.Spec.Volumes = []corev1.Volume{{Name: "v", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{Medium: corev1.StorageMediumMemory}}}}
+			p.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "v", MountPath: "/v"}}
+		}))
+		pod := r.await(t, name, string(want.phase), func(p *corev1.Pod) bool {
+			return p.Status.Phase == want.phase && p.Status.ContainerStatuses[0].RestartCount == want.restarts
+		})
+		if want.phase == corev1.PodRunning {
+			r.await(t, name, "ready", ready)
+			continue
+		}
+		require.NotNil(t, pod.Status.ContainerStatuses[0].State.Terminated, name)
+	}
+}
+
 // agentKilled kills the agent: its next life starts the pods again and leaves nothing of the old one.
 func (r *rig) agentKilled(t *testing.T) {
 	r.create(t, podOf("survivor"))

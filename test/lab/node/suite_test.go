@@ -36,12 +36,15 @@ import (
 	"isthmus.dev/isthmus/test/lab/state"
 )
 
-// The test program plays four parts: the tests; their inner process, which has namespaces of its own
-// so that all of it ends with it; a node agent, a process that can be killed; and container-init.
+// The test program plays five parts: the tests; their inner process, which has namespaces of its own
+// so that all of it ends with it; a node agent, a process that can be killed; container-init; and a
+// pod's program.
 const (
 	insideEnv = "ISTHMUS_NODE_TEST_INSIDE"
 	agentPart = "node-agent-under-test"
-	patience  = 30 * time.Second
+	// fixturePart is a pod's program that answers every kind of probe.
+	fixturePart = "fixture-under-test"
+	patience    = 30 * time.Second
 )
 
 const (
@@ -58,6 +61,8 @@ func TestMain(m *testing.M) {
 			ContainerMain()
 		case agentPart:
 			os.Exit(agentMain(os.Args[2]))
+		case fixturePart:
+			os.Exit(fixtureMain())
 		}
 	}
 	if os.Getenv(insideEnv) != "" {
@@ -175,7 +180,7 @@ func TestInside(t *testing.T) {
 		Node: netip.MustParsePrefix(testNodeIP + "/24"), Services: netip.MustParsePrefix("10.234.250.0/24")}}
 	require.NoError(t, pki.Prepare(filepath.Join(dir, "unused.kubeconfig")))
 	file := func(name string) string { return filepath.Join(dir, "pki", name) }
-	env := &envtest.Environment{}
+	env := &envtest.Environment{ControlPlaneStartTimeout: 2 * time.Minute, ControlPlaneStopTimeout: time.Minute}
 	env.ControlPlane.GetAPIServer().Configure().
 		Set("advertise-address", testNodeIP). // without a default route it finds no address to tell
 		Set("kubelet-client-certificate", file("apiserver-kubelet-client.crt")).
@@ -194,6 +199,9 @@ func TestInside(t *testing.T) {
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	out, err := build.CombinedOutput()
 	require.NoError(t, err, "%s", out)
+	self, err := os.Executable()
+	require.NoError(t, err)
+	require.NoError(t, os.Symlink(self, filepath.Join(dir, "images", "fixture")))
 	r := &rig{dir: dir, client: client}
 	r.start(t)
 	t.Run("Pods", r.podTests)
@@ -205,8 +213,11 @@ func TestInside(t *testing.T) {
 func (r *rig) podTests(t *testing.T) {
 	for name, test := range map[string]func(*testing.T){
 		"Node": r.node, "Lifecycle": r.lifecycle, "Crash": r.crash, "InitContainers": r.initContainers, "Completion": r.completion,
-		"Volumes": r.volumes, "ProbesAndHooks": r.probesAndHooks, "Security": r.security,
-		"UnknownImage": r.unknownImage, "ImageFolder": r.imageFolder, "LoadBalancer": r.loadBalancer,
+		"Volumes": r.volumes, "VolumesFollow": r.volumesFollow, "HostPath": r.hostPath,
+		"ProbesAndHooks": r.probesAndHooks, "ProbeKinds": r.probeKinds, "ProbesFail": r.probesFail, "LivenessGrace": r.livenessGrace,
+		"PostStart": r.postStart, "RestartPolicies": r.restartPolicies, "Security": r.security,
+		"UnknownImage": r.unknownImage, "ImageFolder": r.imageFolder, "NotStarted": r.notStarted, "CrashLoop": r.crashLoop,
+		"MissingObjects": r.missingObjects, "FullDisk": r.fullDisk, "LoadBalancer": r.loadBalancer,
 		"Logs": r.logs, "Exec": r.exec, "ExecTerminal": r.execTerminal, "Attach": r.attach, "PortForward": r.portForward,
 		"ServerRefuses": r.serverRefuses,
 	} {
@@ -333,12 +344,40 @@ func (r *rig) await(t *testing.T, name, what string, ok func(*corev1.Pod) bool) 
 		last = pod
 	}
 	status, _ := json.MarshalIndent(last.Status.ContainerStatuses, "", " ")
-	events, _ := r.client.CoreV1().Events(testNS).List(t.Context(), metav1.ListOptions{FieldSelector: "involvedObject.name=" + name})
-	for _, e := range events.Items {
-		t.Logf("%s: %s", e.Reason, e.Message)
-	}
+	t.Log(r.events(t, name))
 	require.FailNow(t, "pod "+name+" is not "+what, "%s", status)
 	return nil
+}
+
+// events returns the Events of a pod, a line each.
+func (r *rig) events(t *testing.T, pod string) string {
+	t.Helper()
+	list, err := r.client.CoreV1().Events(testNS).List(t.Context(), metav1.ListOptions{FieldSelector: "involvedObject.name=" + pod})
+	require.NoError(t, err)
+	var lines strings.Builder
+	for _, e := range list.Items {
+		fmt.Fprintf(&lines, "%s %s: %s\n", e.Type, e.Reason, e.Message)
+	}
+	return lines.String()
+}
+
+// awaitEvent waits for an Event of a pod that has these words.
+func (r *rig) awaitEvent(t *testing.T, pod, words string) {
+	t.Helper()
+	require.Eventually(t, func() bool { return strings.Contains(r.events(t, pod), words) }, patience, 50*time.Millisecond,
+		"no event of %s says %q", pod, words)
+}
+
+// waitingFor says whether the pod's first container waits for a reason.
+func waitingFor(reason string) func(*corev1.Pod) bool {
+	return func(p *corev1.Pod) bool {
+		return len(p.Status.ContainerStatuses) > 0 && p.Status.ContainerStatuses[0].State.Waiting != nil &&
+			p.Status.ContainerStatuses[0].State.Waiting.Reason == reason
+	}
+}
+
+func phaseIs(phase corev1.PodPhase) func(*corev1.Pod) bool {
+	return func(p *corev1.Pod) bool { return p.Status.Phase == phase }
 }
 
 func ready(p *corev1.Pod) bool   { return conditionTrue(p.Status.Conditions, corev1.PodReady) }

@@ -5,6 +5,9 @@
 package node
 
 import (
+	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -14,6 +17,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
 )
 
@@ -76,4 +80,56 @@ echo end; exec sleep 1000`), func(p *corev1.Pod) {
 	require.NoError(t, err)
 	require.True(t, review.Status.Authenticated, review.Status.Error)
 	require.Equal(t, "system:serviceaccount:default:who", review.Status.User.Username)
+}
+
+// volumesFollow changes what volumes are made from.
+func (r *rig) volumesFollow(t *testing.T) {
+	maps := r.client.CoreV1().ConfigMaps(testNS)
+	settings := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "following"}, Data: map[string]string{"color": "blue", "gone": "soon"}}
+	_, err := maps.Create(t.Context(), settings, metav1.CreateOptions{})
+	require.NoError(t, err)
+	r.create(t, podOf("following", func(p *corev1.Pod) {
+		p.Spec.Volumes = []corev1.Volume{
+			{Name: "config", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: "following"}}}},
+			{Name: "info", VolumeSource: corev1.VolumeSource{DownwardAPI: &corev1.DownwardAPIVolumeSource{Items: []corev1.DownwardAPIVolumeFile{
+				{Path: "stage", FieldRef: &corev1.ObjectFieldSelector{FieldPath: "metadata.labels['stage']"}}}}}},
+		}
+		p.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "config", MountPath: "/etc/config"}, {Name: "info", MountPath: "/etc/info"}}
+	}))
+	r.awaitReady(t, "following")
+	root := fmt.Sprintf("/proc/%d/root", r.process(t, "following").PID)
+	is := func(file, want string) func() bool {
+		return func() bool {
+			data, err := os.ReadFile(root + file)
+			return err == nil && string(data) == want
+		}
+	}
+	require.True(t, is("/etc/config/color", "blue")())
+	settings.Data = map[string]string{"color": "green"}
+	_, err = maps.Update(t.Context(), settings, metav1.UpdateOptions{})
+	require.NoError(t, err)
+	_, err = r.client.CoreV1().Pods(testNS).Patch(t.Context(), "following", types.MergePatchType,
+		[]byte(`{"metadata":{"labels":{"stage":"two"}}}`), metav1.PatchOptions{})
+	require.NoError(t, err)
+	require.Eventually(t, is("/etc/info/stage", "two"), patience, 20*time.Millisecond, "the label does not arrive")
+	require.Eventually(t, is("/etc/config/color", "green"), 2*refreshEvery+patience, 100*time.Millisecond, "the ConfigMap does not arrive")
+	require.NoFileExists(t, root+"/etc/config/gone")
+}
+
+func (r *rig) hostPath(t *testing.T) {
+	at := filepath.Join(r.dir, "host")
+	kinds := map[string]corev1.HostPathType{"made": corev1.HostPathDirectoryOrCreate, "missing": corev1.HostPathDirectory}
+	for name, kind := range kinds {
+		r.create(t, podOf("host-"+name, shell("echo seen > /host/file; exec sleep 1000"), func(p *corev1.Pod) {
+			p.Spec.Volumes = []corev1.Volume{{Name: "host", VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{
+				Path: filepath.Join(at, name), Type: &kind}}}}
+			p.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "host", MountPath: "/host"}}
+		}))
+	}
+	r.awaitReady(t, "host-made")
+	require.Eventually(t, func() bool {
+		data, err := os.ReadFile(filepath.Join(at, "made", "file"))
+		return err == nil && string(data) == "seen\n"
+	}, patience, 20*time.Millisecond)
+	r.awaitEvent(t, "host-missing", filepath.Join(at, "missing")+": no such file or directory")
 }

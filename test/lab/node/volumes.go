@@ -33,6 +33,7 @@ type volumes struct {
 	fields func() *environment
 
 	mu      sync.Mutex
+	source  objects                  // of the synchronisation that runs
 	written map[string]payload       // by volume, what was written last
 	tokens  map[string]*pendingToken // by volume/path
 }
@@ -60,8 +61,14 @@ func (v *volumes) path(name string) string { return filepath.Join(v.dir, name) }
 // sync makes every volume of the pod and brings those made from objects up to date. It writes
 // nothing when nothing changed.
 func (v *volumes) sync(ctx context.Context, pod *corev1.Pod) error {
+	return v.syncFrom(ctx, pod, v.objects)
+}
+
+// syncFrom is sync with objects of another source.
+func (v *volumes) syncFrom(ctx context.Context, pod *corev1.Pod, source objects) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	v.source = source
 	var errs []error
 	for i := range pod.Spec.Volumes {
 		if err := v.syncOne(ctx, pod, &pod.Spec.Volumes[i]); err != nil {
@@ -73,8 +80,11 @@ func (v *volumes) sync(ctx context.Context, pod *corev1.Pod) error {
 
 func (v *volumes) syncOne(ctx context.Context, pod *corev1.Pod, volume *corev1.Volume) error {
 	dir := v.path(volume.Name)
-	if volume.EmptyDir != nil {
+	switch {
+	case volume.EmptyDir != nil:
 		return makeEmptyDir(dir, fsGroup(pod))
+	case volume.HostPath != nil:
+		return makeHostPath(volume.HostPath)
 	}
 	content, err := v.render(ctx, pod, volume)
 	if err != nil {
@@ -117,6 +127,29 @@ func makeEmptyDir(dir string, group *int64) error {
 	return os.Chmod(dir, mode)
 }
 
+// makeHostPath makes what a hostPath volume asks to be made, and says what it misses.
+func makeHostPath(v *corev1.HostPathVolumeSource) error {
+	kind := corev1.HostPathUnset
+	if v.Type != nil {
+		kind = *v.Type
+	}
+	switch kind {
+	case corev1.HostPathDirectoryOrCreate:
+		return os.MkdirAll(v.Path, 0o755)
+	case corev1.HostPathFileOrCreate:
+		f, err := os.OpenFile(v.Path, os.O_CREATE|os.O_RDONLY, 0o644)
+		if err != nil {
+			return err
+		}
+		return f.Close()
+	}
+	info, err := os.Stat(v.Path)
+	if err == nil && (kind == corev1.HostPathDirectory && !info.IsDir() || kind == corev1.HostPathFile && !info.Mode().IsRegular()) {
+		return fmt.Errorf("hostPath type check failed: %s is not a %s", v.Path, kind)
+	}
+	return err
+}
+
 // render makes the content of a volume from its sources.
 func (v *volumes) render(ctx context.Context, pod *corev1.Pod, volume *corev1.Volume) (payload, error) {
 	out := payload{}
@@ -137,7 +170,7 @@ func (v *volumes) render(ctx context.Context, pod *corev1.Pod, volume *corev1.Vo
 		}
 		return out, nil
 	}
-	return nil, errors.New("the lab's node has emptyDir, configMap, secret, downwardAPI and projected volumes only")
+	return nil, errors.New("the lab's node has emptyDir, configMap, secret, downwardAPI, projected and hostPath volumes only")
 }
 
 func (v *volumes) addProjection(ctx context.Context, out payload, pod *corev1.Pod, volume *corev1.Volume, p *corev1.VolumeProjection) error {
@@ -160,7 +193,7 @@ func (v *volumes) addProjection(ctx context.Context, out payload, pod *corev1.Po
 }
 
 func (v *volumes) addConfigMap(ctx context.Context, out payload, namespace, name string, pick keys) error {
-	cm, err := optionalObject(pick.optional, func() (*corev1.ConfigMap, error) { return v.objects.ConfigMap(ctx, namespace, name) })
+	cm, err := optionalObject(pick.optional, func() (*corev1.ConfigMap, error) { return v.source.ConfigMap(ctx, namespace, name) })
 	if err != nil || cm == nil {
 		return err
 	}
@@ -175,7 +208,7 @@ func (v *volumes) addConfigMap(ctx context.Context, out payload, namespace, name
 }
 
 func (v *volumes) addSecret(ctx context.Context, out payload, namespace, name string, pick keys) error {
-	secret, err := optionalObject(pick.optional, func() (*corev1.Secret, error) { return v.objects.Secret(ctx, namespace, name) })
+	secret, err := optionalObject(pick.optional, func() (*corev1.Secret, error) { return v.source.Secret(ctx, namespace, name) })
 	if err != nil || secret == nil {
 		return err
 	}
@@ -216,7 +249,7 @@ func (v *volumes) token(ctx context.Context, pod *corev1.Pod, volume string, p *
 	if p.ExpirationSeconds != nil {
 		seconds = *p.ExpirationSeconds
 	}
-	status, err := v.objects.Token(ctx, pod, p.Audience, seconds)
+	status, err := v.source.Token(ctx, pod, p.Audience, seconds)
 	if err != nil {
 		if known != nil {
 			return known.value, nil
