@@ -8,6 +8,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -16,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"isthmus.dev/isthmus/test/lab/node"
+	"isthmus.dev/isthmus/test/lab/rootless"
 )
 
 func main() {
@@ -25,14 +27,30 @@ func main() {
 		node.ContainerMain()
 		return
 	}
+	if len(os.Args) > 1 && os.Args[1] == rootless.HoldCommand {
+		rootless.Hold()
+	}
+	if err := rootless.Entered(); err != nil {
+		fmt.Fprintln(os.Stderr, "isthmus-lab: "+err.Error())
+		os.Exit(1)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := command().ExecuteContext(ctx); err != nil {
-		fmt.Fprintln(os.Stderr, "isthmus-lab: "+err.Error())
+		var code exitCode
+		if !errors.As(err, &code) {
+			fmt.Fprintln(os.Stderr, "isthmus-lab: "+err.Error())
+			code = 1
+		}
 		stop()
-		os.Exit(1) //nolint:gocritic // stop has run
+		os.Exit(int(code)) //nolint:gocritic // stop has run
 	}
 }
+
+// exitCode ends this program like another one, which has said all there is to say.
+type exitCode int
+
+func (c exitCode) Error() string { return fmt.Sprintf("exit code %d", int(c)) }
 
 func command() *cobra.Command {
 	root := &cobra.Command{
@@ -44,7 +62,8 @@ func command() *cobra.Command {
 	dir := root.PersistentFlags().String("dir", "", "the lab's folder (default .lab in the checkout)")
 	root.AddCommand(
 		upCommand(dir), downCommand(dir), statusCommand(dir), logsCommand(dir), faultCommand(dir), imageCommand(dir),
-		tourCommand(dir), toolsCommand(), nodeAgentCommand(dir), linkRelayCommand(),
+		tourCommand(dir), execCommand(dir), shellCommand(dir), toolsCommand(), nodeAgentCommand(dir), linkRelayCommand(),
 	)
+	liveInPlace(root, dir)
 	return root
 }

@@ -67,7 +67,7 @@ func become(spec initSpec) error {
 		return &commandError{fmt.Errorf("workingDir: %w", err)}
 	}
 	if spec.Root.ReadOnly {
-		if err := unix.Mount("", "/", "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, ""); err != nil {
+		if err := spec.Root.protect(); err != nil {
 			return fmt.Errorf("make the root read-only: %w", err)
 		}
 	}
@@ -116,7 +116,7 @@ func (u userSpec) restrict() error {
 
 // become gives up root's rights. Groups come first: a user may not change them.
 func (u userSpec) become() error {
-	if err := syscall.Setgroups(u.Groups); err != nil {
+	if err := setGroups(u.Groups); err != nil {
 		return fmt.Errorf("set groups: %w", err)
 	}
 	if err := syscall.Setgid(u.GID); err != nil {
@@ -149,6 +149,7 @@ func lookPath(name string, env []string) (string, error) {
 
 // join runs a program inside a container that exists, as its child, and ends with its exit code.
 func join(spec initSpec) error {
+	groupsAreFixed() // to be asked here: in there /proc knows nothing of this process
 	// A thread that shares its root with others cannot enter a mount namespace.
 	if err := unix.Unshare(unix.CLONE_FS); err != nil {
 		return fmt.Errorf("unshare: %w", err)
@@ -184,7 +185,7 @@ func runChild(program string, spec initSpec) (int, error) {
 		groups = append(groups, uint32(g))
 	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Credential: &syscall.Credential{Uid: uint32(spec.User.UID), Gid: uint32(spec.User.GID), Groups: groups},
+		Credential: &syscall.Credential{Uid: uint32(spec.User.UID), Gid: uint32(spec.User.GID), Groups: groups, NoSetGroups: groupsAreFixed()},
 	}
 	if spec.TTY {
 		terminal, err := handConsole(spec.User)

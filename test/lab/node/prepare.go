@@ -222,6 +222,7 @@ func userOf(pod *corev1.Pod, c *corev1.Container) (userSpec, error) {
 		user.Groups = append(user.Groups, int(*p.FSGroup))
 	}
 	user.NoNewPrivileges = s.AllowPrivilegeEscalation != nil && !*s.AllowPrivilegeEscalation
+	user = user.existing(userMap(), groupMap())
 	user.DropCapabilities = s.Capabilities != nil && len(s.Capabilities.Add) == 0 && slices.Contains(s.Capabilities.Drop, "ALL")
 	return user, nil
 }

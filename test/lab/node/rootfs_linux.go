@@ -29,8 +29,8 @@ func makeRoot(r rootSpec) error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)
 	}
-	if err := unix.Mount("overlay", r.Merged, "overlay", 0, r.overlayOptions()); err != nil {
-		return fmt.Errorf("overlay over / (the lab needs root and a kernel with overlayfs): %w", err)
+	if err := r.mountBase(); err != nil {
+		return err
 	}
 	if err := os.MkdirAll(filepath.Join(r.Merged, oldRoot), 0o700); err != nil {
 		return err
@@ -168,7 +168,7 @@ func (m mountSpec) bindFrom(root string) error {
 	if !m.ReadOnly {
 		return nil
 	}
-	return unix.Mount("", m.Target, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, "")
+	return remountReadOnly(m.Target)
 }
 
 func makeMountPoint(target string, dir bool) error {

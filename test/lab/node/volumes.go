@@ -106,7 +106,11 @@ func fsGroup(pod *corev1.Pod) *int64 {
 	if pod.Spec.SecurityContext == nil {
 		return nil
 	}
-	return pod.Spec.SecurityContext.FSGroup
+	group := pod.Spec.SecurityContext.FSGroup
+	if group != nil && !groupMap().has(int(*group)) {
+		return nil // nobody here could be in it
+	}
+	return group
 }
 
 // makeEmptyDir makes a folder that every user may write, as kubelet does.

@@ -163,7 +163,7 @@ func enter(l *lab.Lab) (w *labWorld, url string, err error) {
 		return nil, "", fmt.Errorf("the hub does not answer, see `isthmus-lab status`: %w", err)
 	}
 	w = &labWorld{
-		dir: l.Dir, root: running.Root, hub: hub, at: client.ObjectKey{Namespace: exampleNamespace, Name: exampleRoute},
+		lab: l, root: running.Root, hub: hub, at: client.ObjectKey{Namespace: exampleNamespace, Name: exampleRoute},
 		recorder: newRecorder(clusters, time.Now()),
 	}
 	config, err = l.RESTConfig(entry)
@@ -185,6 +185,8 @@ func suits(running *state.Lab) error {
 	switch {
 	case !running.Mesh:
 		return errors.New("the lab has no mesh" + advice)
+	case len(running.Faults) > 0:
+		return errors.New("faults are in force, which the tour would mix up with its own: `isthmus-lab fault heal` first")
 	case !running.Ready:
 		return errors.New("the lab did not come up completely: `isthmus-lab up` goes on with it")
 	}
@@ -219,8 +221,8 @@ func (w *labWorld) find(ctx context.Context) (before, error) {
 		return b, fmt.Errorf("the example was changed (weights eks %d, gke %d; %d pods in eks; %d controllers): the tour needs all of them above 0; "+
 			"apply examples/split again, or `isthmus-lab down` and `isthmus-lab tour`", b.eks, b.gke, b.replicas, b.controllers)
 	}
-	if w.dir != filepath.Join(w.root, ".lab") {
-		b.lab = w.dir
+	if w.lab.Dir != filepath.Join(w.root, ".lab") {
+		b.lab = w.lab.Dir
 	}
 	return b, nil
 }

@@ -9,7 +9,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -26,15 +25,17 @@ import (
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"isthmus.dev/isthmus/api/v1alpha1"
+	"isthmus.dev/isthmus/test/lab"
 )
 
 // labWorld is the lab.
 type labWorld struct {
-	dir, root string // the lab's folder and the checkout
-	hub       client.Client
-	entry     client.Client    // of the cluster at which the load enters
-	at        client.ObjectKey // of the route, its policy and its Deployment
-	recorder  *recorder
+	lab      *lab.Lab
+	root     string // the checkout
+	hub      client.Client
+	entry    client.Client    // of the cluster at which the load enters
+	at       client.ObjectKey // of the route, its policy and its Deployment
+	recorder *recorder
 
 	mu   sync.Mutex
 	seen Observation
@@ -54,10 +55,9 @@ func newClient(config *rest.Config) (client.Client, error) {
 // Do runs the command in a process group of its own: Ctrl-C at a terminal is for the tour, which then puts back what
 // the command did.
 func (w *labWorld) Do(ctx context.Context, c command) (string, error) {
-	bin := filepath.Join(w.dir, "bin")
-	cmd := exec.CommandContext(ctx, filepath.Join(bin, c[0]), c[1:]...)
+	cmd := exec.CommandContext(ctx, filepath.Join(w.lab.Dir, "bin", c[0]), c[1:]...)
 	cmd.Dir = w.root
-	cmd.Env = append(os.Environ(), "KUBECONFIG="+filepath.Join(w.dir, "kubeconfig"), "PATH="+bin+":"+os.Getenv("PATH"))
+	cmd.Env = w.lab.Environment()
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
