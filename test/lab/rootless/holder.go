@@ -5,6 +5,7 @@
 package rootless
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -129,9 +131,15 @@ func (h *Holder) record(dir string) (err error) {
 	return os.WriteFile(filepath.Join(dir, file), append(data, '\n'), 0o644) // for everybody to see whose it is
 }
 
+// killWait bounds the wait for the kernel to end a place.
+const killWait = 20 * time.Second
+
 // End ends the place of the lab in dir, and everything in it.
 func (h *Holder) End(dir string) error {
 	if err := process.Signal(h.process(), syscall.SIGKILL); err != nil {
+		return err
+	}
+	if err := process.AwaitEnd(context.Background(), killWait, []state.Process{h.process()}); err != nil {
 		return err
 	}
 	if err := os.Remove(filepath.Join(dir, file)); err != nil && !errors.Is(err, os.ErrNotExist) {

@@ -49,8 +49,8 @@ func explain(err error, kernel func(string) string) error {
 func Limits() []string {
 	return []string{
 		"The clusters' addresses exist inside only: work in `isthmus-lab shell`, or prefix a command with `isthmus-lab exec --`.",
-		"All pods run as you, whatever runAsUser, runAsGroup and fsGroup say: they are kept apart by mounts, networks and process numbers, not by users.",
-		"Pods see the machine's own files in /etc, /opt, /usr and /var, and can change only those folders that you could, or that the lab made for them.",
+		"All pods run as you, whatever runAsUser, runAsGroup and fsGroup say: they are kept apart by mounts, networks and process numbers, not by users. Sidecars need users, and do not work.",
+		"Pods see the machine's folders but /home, /root and the like, and can write only where you could, in their volumes and in a few common folders.",
 		"Nothing inside reaches the internet. What has to be downloaded or built is so before the lab starts.",
 		"Process numbers in lab.json are those inside.",
 	}

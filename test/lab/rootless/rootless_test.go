@@ -19,6 +19,9 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"isthmus.dev/isthmus/test/lab/process"
+	"isthmus.dev/isthmus/test/lab/state"
 )
 
 // TestMain lets the test's own program be what isthmus-lab is: the holder, and the command that is called again inside.
@@ -137,6 +140,7 @@ func TestNothingOutlivesTheHolder(t *testing.T) {
 
 	require.NoError(t, syscall.Kill(h.PID, syscall.SIGKILL))
 	require.NoError(t, unix.Flock(int(held.Fd()), unix.LOCK_EX), "and has ended with the holder")
+	require.NoError(t, process.AwaitEnd(context.Background(), killWait, []state.Process{h.process()}))
 	found, err := Find(dir)
 	require.NoError(t, err)
 	require.Nil(t, found)

@@ -40,8 +40,10 @@ func newLoad(url, host string, rate int, recorder *recorder) *load {
 	}}
 }
 
-// run sends until ctx ends, and returns when every request has.
+// run sends until ctx ends, and returns when every request has. So that a machine which cannot keep up gets no worse by
+// it, nothing is sent while half a second's worth of requests is under way.
 func (l *load) run(ctx context.Context) {
+	free := make(chan struct{}, max(1, l.rate/2))
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	tick := time.NewTicker(10 * time.Millisecond)
@@ -57,7 +59,11 @@ func (l *load) run(ctx context.Context) {
 			}
 			for ; due > 0; due-- {
 				sent++
-				wg.Go(func() { l.record(ctx) })
+				select {
+				case free <- struct{}{}:
+					wg.Go(func() { l.record(ctx); <-free })
+				default:
+				}
 			}
 		}
 	}
