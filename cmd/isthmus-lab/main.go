@@ -37,7 +37,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := command().ExecuteContext(ctx); err != nil {
-		var code exitCode
+		var code exitError
 		if !errors.As(err, &code) {
 			fmt.Fprintln(os.Stderr, "isthmus-lab: "+err.Error())
 			code = 1
@@ -47,10 +47,10 @@ func main() {
 	}
 }
 
-// exitCode ends this program like another one, which has said all there is to say.
-type exitCode int
+// exitError ends this program like another one, which has said all there is to say.
+type exitError int
 
-func (c exitCode) Error() string { return fmt.Sprintf("exit code %d", int(c)) }
+func (c exitError) Error() string { return fmt.Sprintf("exit code %d", int(c)) }
 
 func command() *cobra.Command {
 	root := &cobra.Command{

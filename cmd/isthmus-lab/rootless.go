@@ -120,7 +120,7 @@ func (p place) there(cmd *cobra.Command, folder string, h *rootless.Holder) erro
 	case err != nil:
 		return err
 	case code != 0:
-		return exitCode(code)
+		return exitError(code)
 	case cmd.Name() == "down":
 		return h.End(folder)
 	}
