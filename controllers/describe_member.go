@@ -4,6 +4,7 @@ package controllers
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"slices"
 	"strconv"
@@ -184,6 +185,34 @@ func connectionConditions(m member, problem *metav1.Condition) (metav1.Condition
 		}
 	}
 	return connected, synced
+}
+
+func twinOf(members []member, name string) string {
+	i := slices.IndexFunc(members, func(m member) bool { return m.Name == name })
+	if i < 0 {
+		return ""
+	}
+	return members[i].twin
+}
+
+// duplicateConditions are those of a member whose cluster an older one leads to.
+func duplicateConditions(twin string, generation int64) []metav1.Condition {
+	conditions := []metav1.Condition{
+		{Type: v1alpha1.MemberConnected, Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonDuplicateCluster,
+			Message: fmt.Sprintf("this is the cluster of the older MemberCluster %s, so nothing is written through this one: delete one of the two", twin)},
+		{Type: v1alpha1.MemberSynced, Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonUnknownMemberState, Message: "see Connected"},
+		{Type: v1alpha1.MemberMeshReady, Status: metav1.ConditionUnknown, Reason: v1alpha1.ReasonUnknownMemberState, Message: "see Connected"},
+	}
+	for i := range conditions {
+		conditions[i].ObservedGeneration = generation
+	}
+	return conditions
+}
+
+// isHub tells whether a member is the cluster that this controller runs for.
+func (r *memberReconciler) isHub(ctx context.Context, uid string) bool {
+	var own corev1.Namespace
+	return uid != "" && r.Get(ctx, client.ObjectKey{Name: metav1.NamespaceSystem}, &own) == nil && string(own.UID) == uid
 }
 
 // routeNames tells whether a generated route sends anything to another cluster.

@@ -3,6 +3,7 @@
 package controllers
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -44,12 +45,21 @@ type member struct {
 	object *v1alpha1.MemberCluster
 	// handle is nil while nothing was ever connected.
 	handle fleet.Member
+	// twin is the older MemberCluster that leads to the same cluster; empty where there is none.
+	twin string
 	// leaving is whether the MemberCluster is being deleted: it exports nothing any more.
 	leaving bool
 }
 
-// members reads all members, sorted by name.
+// members reads all members, sorted by name. A cluster counts once, however many MemberClusters lead to it: it would
+// fight itself under its two names, and have two shares.
 func (g gatherer) members(ctx context.Context) ([]member, error) {
+	all, err := g.allMembers(ctx)
+	return slices.DeleteFunc(all, func(m member) bool { return m.twin != "" }), err
+}
+
+// allMembers reads all members, sorted by name, with those that another stands for.
+func (g gatherer) allMembers(ctx context.Context) ([]member, error) {
 	var list v1alpha1.MemberClusterList
 	if err := g.hub.List(ctx, &list); err != nil {
 		return nil, err
@@ -58,8 +68,36 @@ func (g gatherer) members(ctx context.Context) ([]member, error) {
 	for i := range list.Items {
 		members = append(members, g.member(&list.Items[i]))
 	}
+	findTwins(ctx, members)
 	slices.SortFunc(members, func(a, b member) int { return strings.Compare(a.Name, b.Name) })
 	return members, nil
+}
+
+// findTwins marks the younger ones of those members that are one cluster.
+func findTwins(ctx context.Context, members []member) {
+	slices.SortFunc(members, func(a, b member) int {
+		return cmp.Or(a.object.CreationTimestamp.Compare(b.object.CreationTimestamp.Time), strings.Compare(a.Name, b.Name))
+	})
+	oldest := map[string]string{}
+	for i := range members {
+		uid := members[i].clusterUID(ctx)
+		if uid == "" {
+			continue
+		}
+		if members[i].twin = oldest[uid]; members[i].twin == "" {
+			oldest[uid] = members[i].Name
+		}
+	}
+}
+
+// clusterUID is what a cluster is known by: what it says, or else what it last said. Empty where it never did.
+func (m member) clusterUID(ctx context.Context) string {
+	namespace := &metav1.PartialObjectMetadata{}
+	namespace.SetGroupVersionKind(namespaceKind)
+	if m.get(ctx, "", metav1.NamespaceSystem, namespace) {
+		return string(namespace.UID)
+	}
+	return m.object.Status.ClusterUID
 }
 
 func (g gatherer) member(mc *v1alpha1.MemberCluster) member {

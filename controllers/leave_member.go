@@ -30,8 +30,13 @@ func (r *memberReconciler) leave(ctx context.Context, mc *v1alpha1.MemberCluster
 		r.connect(ctx, mc)
 		m = r.gatherer.member(mc)
 	}
+	all, err := r.allMembers(ctx)
+	if err != nil {
+		return err
+	}
 	named := r.namedBy(ctx, mc.Name)
-	if waiting := r.stillHeld(ctx, m, named); waiting != "" {
+	// What its cluster holds belongs to the other one that leads there.
+	if waiting := r.stillHeld(ctx, m, named); waiting != "" && twinOf(all, mc.Name) == "" {
 		fanOut([]member{m}, federation.EastWestOwner(mc.Name), func(member) (fleet.Desired, bool) {
 			return fleet.Desired{}, len(named) == 0
 		})

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -88,7 +89,7 @@ func (r *memberReconciler) planChanges() handler.Funcs {
 func plansDiffer(was, is *v1alpha1.MemberCluster) bool {
 	return was.Generation != is.Generation || was.DeletionTimestamp.IsZero() != is.DeletionTimestamp.IsZero() ||
 		was.Status.Region != is.Status.Region || was.Status.Zone != is.Status.Zone ||
-		was.Status.EastWestAddress != is.Status.EastWestAddress
+		was.Status.EastWestAddress != is.Status.EastWestAddress || was.Status.ClusterUID != is.Status.ClusterUID
 }
 
 func (r *memberReconciler) ofSecret(ctx context.Context, o client.Object) []reconcile.Request {
@@ -121,7 +122,7 @@ func (r *memberReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctr
 		return ctrl.Result{}, unlessStale(r.Update(ctx, mc))
 	}
 	problem := r.connect(ctx, mc)
-	members, err := r.members(ctx)
+	members, err := r.allMembers(ctx)
 	if err != nil {
 		return ctrl.Result{}, err
 	}
@@ -163,17 +164,25 @@ func (r *memberReconciler) connect(ctx context.Context, mc *v1alpha1.MemberClust
 	return nil
 }
 
-// describe plans the member's east-west gateway and makes the status.
+// describe plans the member's east-west gateway and makes the status, knowing all members.
 func (r *memberReconciler) describe(ctx context.Context, mc *v1alpha1.MemberCluster, members []member,
 	problem *metav1.Condition) (v1alpha1.MemberClusterStatus, error) {
 	m := r.gatherer.member(mc)
 	status := *mc.Status.DeepCopy()
 	status.ObservedGeneration = mc.Generation
+	status.ClusterUID = m.clusterUID(ctx)
+	if twin := twinOf(members, mc.Name); twin != "" {
+		status.Conditions = mergeConditions(mc.Status.Conditions, duplicateConditions(twin, mc.Generation)...)
+		return status, nil
+	}
 	if err := r.discover(ctx, m, &status); err != nil {
 		return status, err
 	}
-	mesh := r.mesh(ctx, m, members, &status)
+	mesh := r.mesh(ctx, m, slices.DeleteFunc(slices.Clone(members), func(m member) bool { return m.twin != "" }), &status)
 	connected, synced := connectionConditions(m, problem)
+	if connected.Status == metav1.ConditionTrue && r.isHub(ctx, status.ClusterUID) {
+		connected.Message += "; this is the hub's own cluster"
+	}
 	for _, c := range []*metav1.Condition{&connected, &synced, &mesh} {
 		c.ObservedGeneration = mc.Generation
 	}

@@ -556,6 +556,29 @@ func TestSomebodyElsesImportInTheHubIsSaid(t *testing.T) {
 	require.Empty(t, theirs.Labels)
 }
 
+func TestAClusterThatJoinsTwiceCountsOnce(t *testing.T) {
+	set := theClusterset(t)
+	a := newApp(t, set, "eks", "gke")
+	a.policy(weight("eks", 80), weight("gke", 20))
+	a.expectWeights("gke", split(80, 20))
+	again := memberObject("eks-again", "eks")
+	require.NoError(t, createAll(t.Context(), set.hub, again))
+	memberStatus(t, set, "eks-again", hasCondition(v1alpha1.MemberConnected, metav1.ConditionFalse, v1alpha1.ReasonDuplicateCluster))
+	a.policy(weight("eks", 60), weight("gke", 40))
+	a.expectWeights("eks", split(60, 40))
+	a.expectWeights("gke", split(60, 40))
+	require.NoError(t, set.hub.Delete(t.Context(), again))
+	eventually(t, func() error {
+		if err := set.hub.Get(t.Context(), client.ObjectKeyFromObject(again), again); !apierrors.IsNotFound(err) {
+			return fmt.Errorf("still there: %+v: %w", again.Status, err)
+		}
+		return nil
+	})
+	a.policy(weight("eks", 80), weight("gke", 20))
+	a.expectWeights("eks", split(80, 20))
+	memberStatus(t, set, "eks", hasCondition(v1alpha1.MemberMeshReady, metav1.ConditionTrue, v1alpha1.ReasonMeshReady))
+}
+
 func TestKubeconfigsThatCannotBeUsed(t *testing.T) {
 	set := theClusterset(t)
 	const withExec = `{apiVersion: v1, kind: Config, current-context: x, clusters: [{name: c, cluster: {server: "https://127.0.0.1:1"}}],

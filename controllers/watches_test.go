@@ -10,7 +10,9 @@ import (
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
@@ -195,6 +197,51 @@ func TestLeaving(t *testing.T) {
 			require.Empty(t, slices.Concat(woken(&h.gateways), woken(&h.routes), woken(&h.members)), "waiting wakes nobody, or it would go round and round")
 		})
 	}
+}
+
+// cluster is the contents by which a cluster is known.
+func cluster(uid string) *corev1.Namespace {
+	return &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: metav1.NamespaceSystem, UID: types.UID(uid)}}
+}
+
+func TestOneClusterUnderTwoNames(t *testing.T) {
+	older, younger := joined("eks"), joined("alias")
+	older.CreationTimestamp, younger.CreationTimestamp = metav1.Unix(1e9, 0), metav1.Unix(1e9+1, 0)
+	younger.Finalizers = []string{v1alpha1.FinalizerMember}
+	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: systemNamespace, Name: "s"}, Data: map[string][]byte{"kubeconfig": []byte("x")}}
+	younger.Spec.Kubeconfig.SecretRef = v1alpha1.SecretKeyRef{Name: "s", Key: "kubeconfig"}
+	other := joined("gke")
+	other.Finalizers, other.Spec = younger.Finalizers, younger.Spec
+	h := newHousehold(older, younger, other, secret, cluster("of-gke"))
+	h.fleet.Add("eks", cluster("of-eks"))
+	alias := h.fleet.Add("alias", cluster("of-eks"))
+	h.fleet.Add("gke", cluster("of-gke"))
+	say := func(name string) metav1.Condition {
+		_, err := h.member.Reconcile(t.Context(), ctrl.Request{NamespacedName: client.ObjectKey{Name: name}})
+		require.NoError(t, err)
+		var mc v1alpha1.MemberCluster
+		require.NoError(t, h.hub.Get(t.Context(), client.ObjectKey{Name: name}, &mc))
+		return *meta.FindStatusCondition(mc.Status.Conditions, v1alpha1.MemberConnected)
+	}
+	c := say("alias")
+	require.Equal(t, "False DuplicateCluster", string(c.Status)+" "+c.Reason)
+	require.Contains(t, c.Message, "the older MemberCluster eks")
+	require.Empty(t, alias.Submits())
+	members, err := h.gather.members(t.Context())
+	require.NoError(t, err)
+	require.Len(t, members, 2)
+	require.Equal(t, "the API server answers; this is the hub's own cluster", say("gke").Message)
+
+	// Remembered while the cluster cannot be read.
+	h.fleet.Remove("alias")
+	members, err = h.gather.members(t.Context())
+	require.NoError(t, err)
+	require.Len(t, members, 2)
+	h.fleet.Add("alias", cluster("of-eks"), sending(federation.RouteOwner("web", "front"), cart, "gke"))
+	require.NoError(t, h.hub.Delete(t.Context(), younger))
+	_, err = h.member.Reconcile(t.Context(), ctrl.Request{NamespacedName: client.ObjectKey{Name: "alias"}})
+	require.NoError(t, err)
+	require.True(t, apierrors.IsNotFound(h.hub.Get(t.Context(), client.ObjectKey{Name: "alias"}, younger)), "what it holds is the other's")
 }
 
 func TestAPlaceThatChangedWakesAllOnceTheCacheShowsIt(t *testing.T) {

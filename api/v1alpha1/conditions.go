@@ -26,6 +26,7 @@ const (
 	ReasonUnreachable        = "Unreachable"
 	ReasonUnauthorized       = "Unauthorized"
 	ReasonForbidden          = "Forbidden"
+	ReasonDuplicateCluster   = "DuplicateCluster"
 	ReasonSynced             = "Synced"
 	ReasonSyncing            = "Syncing"
 	ReasonMissingKinds       = "MissingKinds"

@@ -120,6 +120,9 @@ type MemberClusterStatus struct {
 	// ObservedGeneration of the spec that the conditions speak of.
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+	// ClusterUID is the UID of the namespace kube-system, by which a cluster is known again under another name.
+	// +optional
+	ClusterUID string `json:"clusterUID,omitempty"`
 	// KubernetesVersion of the API server, such as v1.36.3.
 	// +optional
 	KubernetesVersion string `json:"kubernetesVersion,omitempty"`
