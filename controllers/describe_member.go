@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
@@ -92,6 +93,10 @@ func (r *memberReconciler) mesh(ctx context.Context, m member, members []member,
 	if !m.Reachable {
 		return metav1.Condition{Type: v1alpha1.MemberMeshReady, Status: metav1.ConditionUnknown, Reason: v1alpha1.ReasonUnknownMemberState,
 			Message: "the cluster cannot be reached, so its east-west gateway cannot be seen; it is used as before"}
+	}
+	said := meta.FindStatusCondition(m.object.Status.Conditions, v1alpha1.MemberMeshReady)
+	if said != nil && inFlight(outcomes[m.Name]) {
+		return *said // its outcome wakes the key again
 	}
 	switch problem := problemOf(outcomes[m.Name]); {
 	case problem != nil:

@@ -8,6 +8,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -100,12 +101,21 @@ func (r *gatewayReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ct
 		}
 		return fleet.Desired{}, true
 	})
+	if _, wait := settling(members); wait > 0 && saidOf(gateway) {
+		return ctrl.Result{RequeueAfter: wait}, nil
+	}
 	for i := range snapshot.Members {
 		if err := outcomes[snapshot.Members[i].Name]; err != nil && !inFlight(err) {
 			snapshot.Members[i].Problem = err.Error()
 		}
 	}
 	return ctrl.Result{}, unlessStale(r.report(ctx, gateway, federation.PlanGateway(snapshot).Status))
+}
+
+// saidOf tells whether the status speaks of the Gateway as it is now.
+func saidOf(gateway *gatewayv1.Gateway) bool {
+	c := meta.FindStatusCondition(gateway.Status.Conditions, string(gatewayv1.GatewayConditionAccepted))
+	return c != nil && c.ObservedGeneration == gateway.Generation
 }
 
 func (r *gatewayReconciler) snapshot(ctx context.Context, gateway *gatewayv1.Gateway, members []member) (federation.GatewaySnapshot, error) {

@@ -148,7 +148,7 @@ func (s *clusterset) start() error {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	err = Setup(ctx, mgr, Options{Registerer: prometheus.NewRegistry(), Fleet: fleet.Options{
-		ProbeInterval: 200 * time.Millisecond, ProbeTimeout: time.Second, Epoch: func() int64 { return 7 },
+		ProbeInterval: 200 * time.Millisecond, ProbeTimeout: 10 * time.Second, Epoch: func() int64 { return 7 },
 		WrapClient: func(member string, c client.Client) client.Client {
 			wrapped := faults.Wrap(c)
 			if m := s.members[member]; m != nil {

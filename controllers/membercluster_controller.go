@@ -126,6 +126,9 @@ func (r *memberReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctr
 	if err != nil {
 		return ctrl.Result{}, err
 	}
+	if left := r.gatherer.member(mc).settles(); left > 0 && problem == nil && mc.Status.ObservedGeneration == mc.Generation {
+		return ctrl.Result{RequeueAfter: left}, nil
+	}
 	status, err := r.describe(ctx, mc, members, problem)
 	if err != nil {
 		return ctrl.Result{}, err

@@ -5,6 +5,7 @@ package controllers
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
@@ -62,7 +63,16 @@ func (r *routeReporter) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.R
 	if err != nil {
 		return ctrl.Result{}, err
 	}
-	return ctrl.Result{}, r.report(ctx, d, plans, outcomesOf(members, federation.RouteOwner(req.Namespace, req.Name)))
+	outcomes := outcomesOf(members, federation.RouteOwner(req.Namespace, req.Name))
+	unknown, wait := settling(members)
+	early := wait > 0 || slices.ContainsFunc(members, d.beforeRead)
+	for _, m := range members {
+		p := plans[m.Name]
+		unknown[m.Name] = p != nil && p.Status.ObservedGeneration == route.Generation &&
+			(unknown[m.Name] || d.beforeRead(m) || (early || inFlight(outcomes[m.Name])) && d.repeats(p))
+	}
+	maps.DeleteFunc(unknown, func(_ string, stands bool) bool { return !stands })
+	return ctrl.Result{RequeueAfter: wait}, r.report(ctx, d, plans, unknown, outcomes)
 }
 
 // plansOf reads the RoutePlans of a route, by member.
@@ -80,7 +90,9 @@ func plansOf(ctx context.Context, hub client.Reader, route *gatewayv1.HTTPRoute)
 	return plans, nil
 }
 
-func (r *routeReporter) report(ctx context.Context, d decision, plans map[string]*v1alpha1.RoutePlan, errs map[string]error) error {
+// report says a decision. What was last said of the members in unknown stands.
+func (r *routeReporter) report(ctx context.Context, d decision, plans map[string]*v1alpha1.RoutePlan, unknown map[string]bool,
+	errs map[string]error) error {
 	outcomes, err := r.outcomes(d, errs)
 	if err != nil {
 		return err
@@ -92,7 +104,7 @@ func (r *routeReporter) report(ctx context.Context, d decision, plans map[string
 		switch {
 		case !planned:
 			all = append(all, r.deletePlan(ctx, s.Route, m.Name, plans[m.Name]))
-		case !inFlight(errs[m.Name]):
+		case !unknown[m.Name] && !inFlight(errs[m.Name]):
 			all = append(all, unlessStale(r.writePlan(ctx, s.Route, plans[m.Name], status)))
 			r.metrics.weights(s.Route, status)
 		}
@@ -102,7 +114,10 @@ func (r *routeReporter) report(ctx context.Context, d decision, plans map[string
 			all = append(all, r.deletePlan(ctx, s.Route, name, p))
 		}
 	}
-	return errors.Join(append(all, unlessStale(r.writeParents(ctx, s, report.Conditions)))...)
+	if len(unknown) == 0 {
+		all = append(all, unlessStale(r.writeParents(ctx, s, report.Conditions)))
+	}
+	return errors.Join(all...)
 }
 
 // outcomes say how far each member has come, and by what the planned object is known there.

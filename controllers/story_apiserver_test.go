@@ -229,6 +229,52 @@ func TestARestartWritesNothing(t *testing.T) {
 	}
 }
 
+func TestARestartSaysNothingNew(t *testing.T) {
+	set := theClusterset(t)
+	a := newApp(t, set, "eks", "gke")
+	a.policy(weight("eks", 80), weight("gke", 20))
+	a.routeCondition(v1alpha1.RouteProgrammed, metav1.ConditionTrue, v1alpha1.ReasonProgrammed)
+	said := []client.Object{a.route(), a.gateway()}
+	for _, name := range []string{"eks", "gke"} {
+		a.expectWeights(name, split(80, 20))
+		a.planCondition(name, v1alpha1.PlanProgrammed, metav1.ConditionTrue, v1alpha1.ReasonProgrammed)
+		said = append(said, &v1alpha1.MemberCluster{ObjectMeta: metav1.ObjectMeta{Name: name}}, &v1alpha1.RoutePlan{
+			ObjectMeta: metav1.ObjectMeta{Namespace: a.namespace, Name: federation.RoutePlanName("httproute", "helloworld", name)}})
+		memberStatus(t, set, name, func(s v1alpha1.MemberClusterStatus) error {
+			if !slices.Contains(s.ExportedServices, a.namespace+"/helloworld") {
+				return errors.New("its export has not been seen yet")
+			}
+			return hasCondition(v1alpha1.MemberMeshReady, metav1.ConditionTrue, v1alpha1.ReasonMeshReady)(s)
+		})
+	}
+	eventually(t, func() error {
+		gateway := a.gateway()
+		err := set.hub.Get(t.Context(), client.ObjectKeyFromObject(gateway), gateway)
+		if c := meta.FindStatusCondition(gateway.Status.Conditions, "Programmed"); c == nil || c.Message != "served by every member" {
+			return errors.Join(err, fmt.Errorf("gateway: %+v", gateway.Status))
+		}
+		return err
+	})
+	marker := &app{t: t, set: set, namespace: "restart-marker"}
+	require.NoError(t, createAll(t.Context(), set.hub, namespace(marker.namespace), marker.gateway(), marker.route()))
+	marker.routeCondition(string(gatewayv1.RouteConditionResolvedRefs), metav1.ConditionFalse, "BackendNotFound")
+	set.stop()
+	versions := map[string]string{}
+	for _, o := range said {
+		require.NoError(t, set.hub.Get(t.Context(), client.ObjectKeyFromObject(o), o))
+		versions[fmt.Sprintf("%T %s", o, o.GetName())] = o.GetResourceVersion()
+	}
+	require.NoError(t, set.start())
+	for name, m := range set.members {
+		require.NoError(t, createAll(t.Context(), m, namespace(marker.namespace)))
+		marker.planCondition(name, v1alpha1.PlanProgrammed, metav1.ConditionTrue, v1alpha1.ReasonProgrammed)
+	}
+	for _, o := range said {
+		require.NoError(t, set.hub.Get(t.Context(), client.ObjectKeyFromObject(o), o))
+		require.Equal(t, versions[fmt.Sprintf("%T %s", o, o.GetName())], o.GetResourceVersion(), "%T %s: %+v", o, o.GetName(), o)
+	}
+}
+
 func TestARestartWithOneMemberAwayKeepsItsShare(t *testing.T) {
 	set := theClusterset(t)
 	a := newApp(t, set, "eks", "gke")

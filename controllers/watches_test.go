@@ -204,15 +204,19 @@ func cluster(uid string) *corev1.Namespace {
 	return &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: metav1.NamespaceSystem, UID: types.UID(uid)}}
 }
 
+// secretOf is a Secret with something under the key kubeconfig.
+func secretOf(name string) *corev1.Secret {
+	return &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: systemNamespace, Name: name}, Data: map[string][]byte{"kubeconfig": []byte("x")}}
+}
+
 func TestOneClusterUnderTwoNames(t *testing.T) {
 	older, younger := joined("eks"), joined("alias")
 	older.CreationTimestamp, younger.CreationTimestamp = metav1.Unix(1e9, 0), metav1.Unix(1e9+1, 0)
 	younger.Finalizers = []string{v1alpha1.FinalizerMember}
-	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: systemNamespace, Name: "s"}, Data: map[string][]byte{"kubeconfig": []byte("x")}}
 	younger.Spec.Kubeconfig.SecretRef = v1alpha1.SecretKeyRef{Name: "s", Key: "kubeconfig"}
 	other := joined("gke")
 	other.Finalizers, other.Spec = younger.Finalizers, younger.Spec
-	h := newHousehold(older, younger, other, secret, cluster("of-gke"))
+	h := newHousehold(older, younger, other, secretOf("s"), cluster("of-gke"))
 	h.fleet.Add("eks", cluster("of-eks"))
 	alias := h.fleet.Add("alias", cluster("of-eks"))
 	h.fleet.Add("gke", cluster("of-gke"))
