@@ -6,6 +6,7 @@ import (
 	"context"
 	"slices"
 
+	istionetworkingv1 "istio.io/client-go/pkg/apis/networking/v1"
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
@@ -80,6 +81,9 @@ func (g gatherer) service(ctx context.Context, key federation.ServiceKey, member
 	if s.Remembered, err = g.remembered(ctx, key); err != nil {
 		return s, err
 	}
+	if s.Remembered == nil {
+		s.Remembered = rememberedByMembers(ctx, key, members)
+	}
 	if s.RouteNamespaces, err = g.routeNamespaces(ctx, key); err != nil {
 		return s, err
 	}
@@ -92,6 +96,29 @@ func (g gatherer) service(ctx context.Context, key federation.ServiceKey, member
 		s.Members = append(s.Members, gathered)
 	}
 	return s, nil
+}
+
+// rememberedByMembers is an import as members that have been read hold it, for where the hub keeps no record of it: a hub
+// without the namespace has nowhere to. A host that was made for the export of a cluster says that it exported; without
+// it, a restart while that cluster is away would take the host from the others.
+func rememberedByMembers(ctx context.Context, key federation.ServiceKey, members []member) *federation.RememberedImport {
+	var out *federation.RememberedImport
+	for _, away := range members {
+		for _, m := range members {
+			var entry istionetworkingv1.ServiceEntry
+			var held mcsv1beta1.ServiceImport
+			if away.Synced || !m.Synced || !m.get(ctx, key.Namespace, federation.RemoteName(key, away.Name), &entry) ||
+				!m.get(ctx, key.Namespace, key.Name, &held) || !federation.IsOurs(&held) {
+				continue
+			}
+			if out == nil {
+				out = &federation.RememberedImport{Spec: held.Spec}
+			}
+			out.Clusters = append(out.Clusters, away.Name)
+			break
+		}
+	}
+	return out
 }
 
 func (g gatherer) serviceMember(ctx context.Context, key federation.ServiceKey, m member, routeNamespaces []string) (federation.ServiceMember, error) {

@@ -293,6 +293,45 @@ func TestARestartWithOneMemberAwayKeepsItsShare(t *testing.T) {
 	a.expectWeights("gke", split(60, 40))
 }
 
+func TestARestartWithOneMemberAwayKeepsWhatTheHubHasNoPlaceFor(t *testing.T) {
+	set := theClusterset(t)
+	a := &app{t: t, set: set, namespace: "nowhere-in-the-hub"}
+	key := federation.ServiceKey{Namespace: a.namespace, Name: "helloworld"}
+	gke := set.members["gke"]
+	remote := client.ObjectKey{Namespace: a.namespace, Name: federation.RemoteName(key, "eks")}
+	for _, name := range []string{"eks", "gke"} {
+		require.NoError(t, createAll(t.Context(), set.members[name], namespace(a.namespace)))
+		a.export(name)
+		a.endpoints(name, 1)
+	}
+	eventually(t, func() error { return gke.Get(t.Context(), remote, &istionetworkingv1.ServiceEntry{}) })
+	set.stop()
+	set.members["eks"].proxy.setCut(true)
+	require.NoError(t, set.start())
+	t.Cleanup(func() {
+		set.members["eks"].proxy.setCut(false)
+		memberStatus(t, set, "eks", hasCondition(v1alpha1.MemberSynced, metav1.ConditionTrue, v1alpha1.ReasonSynced))
+	})
+	// The marker is of the same wish: a port that gke adds.
+	eventually(t, func() error {
+		var service corev1.Service
+		if err := gke.Get(t.Context(), client.ObjectKey{Namespace: a.namespace, Name: "helloworld"}, &service); err != nil {
+			return err
+		}
+		service.Spec.Ports = append(service.Spec.Ports[:1], corev1.ServicePort{Name: "more", Port: 5001})
+		return gke.Update(t.Context(), &service)
+	})
+	eventually(t, func() error {
+		var imp mcsv1beta1.ServiceImport
+		err := gke.Get(t.Context(), client.ObjectKey{Namespace: a.namespace, Name: "helloworld"}, &imp)
+		if len(imp.Spec.Ports) != 2 {
+			return errors.Join(err, fmt.Errorf("import: %+v", imp.Spec))
+		}
+		return err
+	})
+	require.NoError(t, gke.Get(t.Context(), remote, &istionetworkingv1.ServiceEntry{}))
+}
+
 func TestAForeignRouteIsNeverTouched(t *testing.T) {
 	set := theClusterset(t)
 	ctx := t.Context()
