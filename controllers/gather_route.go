@@ -110,11 +110,26 @@ func (g gatherer) routeMember(ctx context.Context, m member, s federation.RouteS
 	if m.get(ctx, s.Route.Namespace, s.Route.Name, observed) && federation.IsOurs(observed) {
 		rm.Observed = observed
 	}
+	known := func(key federation.ServiceKey, cluster string) {
+		var entry istionetworkingv1.ServiceEntry
+		if m.get(ctx, s.Route.Namespace, federation.RemoteName(key, cluster), &entry) {
+			rm.Hosts = append(rm.Hosts, federation.RemoteHost(key, cluster))
+		}
+	}
 	for key, service := range s.Services {
 		for _, exporter := range service.Members {
-			var entry istionetworkingv1.ServiceEntry
-			if m.get(ctx, s.Route.Namespace, federation.RemoteName(key, exporter.Name), &entry) {
-				rm.Hosts = append(rm.Hosts, federation.RemoteHost(key, exporter.Name))
+			known(key, exporter.Name)
+		}
+		var grant gatewayv1.ReferenceGrant
+		if key.Namespace != s.Route.Namespace && m.get(ctx, key.Namespace, federation.GrantName(key, s.Route.Namespace), &grant) {
+			rm.Granted = append(rm.Granted, key)
+		}
+	}
+	// What the route named and names no more goes to weight 0 first, for as long as the member knows it.
+	for _, rule := range last {
+		for _, b := range rule.Backends {
+			if key := federation.ParseServiceKey(b.Import); b.Cluster != "" && s.Services[key].Key != key {
+				known(key, b.Cluster)
 			}
 		}
 	}

@@ -4,6 +4,7 @@ package controllers
 
 import (
 	"context"
+	"errors"
 	"slices"
 
 	istionetworkingv1 "istio.io/client-go/pkg/apis/networking/v1"
@@ -45,7 +46,7 @@ func (g gatherer) wholeService(ctx context.Context, key federation.ServiceKey, m
 		return s, err
 	}
 	for i, m := range members {
-		if s.Members[i].Names, err = namesIn(ctx, m, key, s.Members[i].Namespaces); err != nil {
+		if err := addNames(ctx, m, key, &s.Members[i]); err != nil {
 			return s, err
 		}
 	}
@@ -143,6 +144,56 @@ func (g gatherer) serviceMember(ctx context.Context, key federation.ServiceKey, 
 		}
 	}
 	return sm, nil
+}
+
+// addNames finds what the member's generated routes name of a service, also in namespaces that only hold objects of it
+// still.
+func addNames(ctx context.Context, m member, key federation.ServiceKey, sm *federation.ServiceMember) error {
+	var err error
+	if sm.Names, err = namesIn(ctx, m, key, sm.Namespaces); err != nil {
+		return err
+	}
+	holding, err := namespacesHolding(ctx, m, key)
+	if err != nil {
+		return err
+	}
+	for _, namespace := range holding {
+		if slices.Contains(sm.Namespaces, namespace) || namespace == systemNamespace {
+			continue
+		}
+		names, err := namesIn(ctx, m, key, []string{namespace})
+		if err != nil {
+			return err
+		}
+		if len(names) > 0 {
+			sm.Former = append(sm.Former, federation.FormerNamespace{Namespace: namespace, Names: names})
+			sm.Names = append(sm.Names, names...)
+		}
+	}
+	slices.Sort(sm.Names)
+	sm.Names = slices.Compact(sm.Names)
+	return nil
+}
+
+// namespacesHolding are those whose routes were let refer to a service, by what the member holds for it, sorted.
+func namespacesHolding(ctx context.Context, m member, key federation.ServiceKey) ([]string, error) {
+	var entries istionetworkingv1.ServiceEntryList
+	var grants gatewayv1.ReferenceGrantList
+	owned := client.MatchingLabels{v1alpha1.LabelManagedBy: v1alpha1.ManagedBy, v1alpha1.LabelOwner: federation.ServiceOwner(key).Label()}
+	if err := errors.Join(m.list(ctx, &entries, owned), m.list(ctx, &grants, owned)); err != nil {
+		return nil, err
+	}
+	var namespaces []string
+	for _, e := range entries.Items {
+		namespaces = append(namespaces, e.Namespace)
+	}
+	for _, g := range grants.Items {
+		for _, from := range g.Spec.From {
+			namespaces = append(namespaces, string(from.Namespace))
+		}
+	}
+	slices.Sort(namespaces)
+	return slices.Compact(namespaces), nil
 }
 
 // namesIn are the clusters whose host for a service the member's generated routes in some namespaces name, sorted.

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	istionetworkingv1 "istio.io/client-go/pkg/apis/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -18,6 +19,8 @@ import (
 	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
 
 	"isthmus.dev/isthmus/api/v1alpha1"
+	"isthmus.dev/isthmus/controllers/fleet/faults"
+	"isthmus.dev/isthmus/federation"
 )
 
 // Things happen in any order: whatever comes last has to wake whoever waited for it.
@@ -131,6 +134,63 @@ func TestTheLabelsOfANamespaceAdmitItsRoutes(t *testing.T) {
 		}
 		if l := gateway.Status.Listeners; len(l) != 1 || l[0].AttachedRoutes != 1 {
 			return fmt.Errorf("attached routes: %+v", l)
+		}
+		return nil
+	})
+}
+
+// Whatever a member's route still names stays there, also what its namespace may not or does not refer to any more.
+func TestAnImportThatARouteLetsGoStaysUntilTheMemberHasLetGo(t *testing.T) {
+	set := theClusterset(t)
+	a := newApp(t, set, "eks", "gke")
+	web := "lets-go"
+	for _, c := range []client.Client{set.hub, set.members["eks"], set.members["gke"]} {
+		require.NoError(t, createAll(t.Context(), c, namespace(web)))
+	}
+	require.NoError(t, createAll(t.Context(), set.hub, &gatewayv1.ReferenceGrant{
+		ObjectMeta: metav1.ObjectMeta{Namespace: a.namespace, Name: "web"}, Spec: gatewayv1.ReferenceGrantSpec{
+			From: []gatewayv1.ReferenceGrantFrom{{Group: gatewayv1.GroupName, Kind: "HTTPRoute", Namespace: gatewayv1.Namespace(web)}},
+			To:   []gatewayv1.ReferenceGrantTo{{Group: mcsv1beta1.GroupName, Kind: "ServiceImport"}}}}))
+	b := &app{t: t, set: set, namespace: web}
+	route, shop := b.route(), gatewayv1.Namespace(a.namespace)
+	route.Spec.Rules[0].BackendRefs[0].Namespace = &shop
+	require.NoError(t, createAll(t.Context(), set.hub, b.gateway(), route))
+	b.policy(weight("eks", 80), weight("gke", 20))
+	b.expectWeights("eks", split(80, 20))
+	b.expectWeights("gke", split(80, 20))
+	b.routeCondition(v1alpha1.RouteProgrammed, metav1.ConditionTrue, v1alpha1.ReasonProgrammed)
+	entry := func(member, cluster string) error {
+		key := client.ObjectKey{Namespace: web, Name: federation.RemoteName(federation.ServiceKey{Namespace: a.namespace, Name: "helloworld"}, cluster)}
+		return set.members[member].Get(t.Context(), key, &istionetworkingv1.ServiceEntry{})
+	}
+	grant := func() error {
+		key := client.ObjectKey{Namespace: a.namespace, Name: "helloworld." + web}
+		return set.members["eks"].Get(t.Context(), key, &gatewayv1.ReferenceGrant{})
+	}
+	require.NoError(t, errors.Join(entry("eks", "gke"), entry("gke", "eks"), grant()))
+	fault := set.members["eks"].faults.Load()
+	fault.Inject(faults.Rule{Verb: faults.Apply, Kind: "HTTPRoute", Namespace: web, Err: faults.ErrUnavailable})
+	t.Cleanup(fault.Heal)
+	eventually(t, func() error {
+		if err := set.hub.Get(t.Context(), client.ObjectKeyFromObject(route), route); err != nil {
+			return err
+		}
+		port := int32(80)
+		route.Spec.Rules[0].BackendRefs = []gatewayv1.HTTPBackendRef{{BackendRef: gatewayv1.BackendRef{
+			BackendObjectReference: gatewayv1.BackendObjectReference{Name: "plain", Port: &port}}}}
+		return set.hub.Update(t.Context(), route)
+	})
+	eventually(t, func() error {
+		if err := entry("gke", "eks"); !apierrors.IsNotFound(err) {
+			return fmt.Errorf("gke still has its entry: %w", err)
+		}
+		return nil
+	})
+	require.NoError(t, errors.Join(entry("eks", "gke"), grant()), "the route in eks names it still")
+	fault.Heal()
+	eventually(t, func() error {
+		if !apierrors.IsNotFound(entry("eks", "gke")) || !apierrors.IsNotFound(grant()) {
+			return errors.New("eks still has what its route does not name any more")
 		}
 		return nil
 	})

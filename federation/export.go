@@ -18,6 +18,12 @@ type ServiceKey struct {
 	Namespace, Name string
 }
 
+// ParseServiceKey reads what String says.
+func ParseServiceKey(s string) ServiceKey {
+	namespace, name, _ := strings.Cut(s, "/")
+	return ServiceKey{namespace, name}
+}
+
 // String is namespace/name.
 func (k ServiceKey) String() string { return k.Namespace + "/" + k.Name }
 

@@ -80,7 +80,7 @@ func (s routePlanner) mirrorLocally(m RouteMember, filters []gatewayv1.HTTPRoute
 			continue
 		}
 		port, problem := s.resolve(key, f.RequestMirror.BackendRef)
-		if problem != nil || !slices.Contains(s.imports[key].Clusters, m.Name) {
+		if problem != nil || !slices.Contains(s.imports[key].Clusters, m.Name) || !s.known(m, key, m.Name) {
 			continue
 		}
 		// The filters are those of the copy that is being made: the hub's route stays as it is.

@@ -69,7 +69,10 @@ func (w world) turned(t *rapid.T) world {
 	for i := range next.Members {
 		next.Members[i].Reachable = rapid.IntRange(0, 4).Draw(t, "reachable") > 0
 		next.Members[i].Synced = rapid.IntRange(0, 9).Draw(t, "synced") > 0
-		next.Members[i].Hosts = nil
+		next.Members[i].Hosts, next.Members[i].Granted = nil, nil
+		if rapid.IntRange(0, 9).Draw(t, "granted there") > 0 {
+			next.Members[i].Granted = []ServiceKey{{Namespace: "elsewhere", Name: "far"}}
+		}
 	}
 	for _, key := range worldKeys {
 		service := ServiceSnapshot{Key: key}

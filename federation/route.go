@@ -43,6 +43,8 @@ type RouteMember struct {
 	HasNamespace bool
 	// Hosts are the host names that ServiceEntries of the route's namespace make known in the member.
 	Hosts []string
+	// Granted are the services of other namespaces to which a ReferenceGrant in the member lets the route refer.
+	Granted []ServiceKey
 	// Observed is the route that the member holds now; nil where it holds none.
 	Observed *gatewayv1.HTTPRoute
 	// Last is what was last decided for this member.
@@ -390,8 +392,7 @@ func (s routePlanner) policyPath(rule gatewayv1.HTTPRouteRule, key ServiceKey) [
 	return append(path, Target{Kind: "ServiceImport", Namespace: key.Namespace, Name: key.Name})
 }
 
-// candidates are the clusters that export a port of an import and can be reached from a member: itself, and those
-// whose host the member already knows, since a route must not name a host before it exists.
+// candidates are the clusters that export a port of an import and can be reached from a member.
 func (s routePlanner) candidates(m RouteMember, ruleName string, key ServiceKey, port int32) []Candidate {
 	service, imp := s.Services[key], s.imports[key]
 	last := lastRule(m.Last, ruleName)
@@ -399,8 +400,7 @@ func (s routePlanner) candidates(m RouteMember, ruleName string, key ServiceKey,
 	var out []Candidate
 	for _, cluster := range imp.Clusters {
 		exporter, ok := service.member(cluster)
-		host := RemoteHost(key, cluster)
-		if !ok || !exporter.serves(port) || (cluster != m.Name && !slices.Contains(m.Hosts, host)) {
+		if !ok || !exporter.serves(port) || !s.known(m, key, cluster) {
 			continue
 		}
 		was := lastBackend(last, key, port, cluster)
@@ -420,6 +420,15 @@ func (s routePlanner) candidates(m RouteMember, ruleName string, key ServiceKey,
 		out = append(out, candidate)
 	}
 	return out
+}
+
+// known tells whether a member's route may name a service of a cluster: a host has to be there before it is named, and
+// so has the grant that lets the route refer to a Service of another namespace.
+func (s routePlanner) known(m RouteMember, key ServiceKey, cluster string) bool {
+	if cluster == m.Name {
+		return key.Namespace == s.Route.Namespace || slices.Contains(m.Granted, key)
+	}
+	return slices.Contains(m.Hosts, RemoteHost(key, cluster))
 }
 
 func lastRule(last []v1alpha1.PlannedRule, name string) v1alpha1.PlannedRule {
@@ -548,8 +557,7 @@ func (s routePlanner) withdrawn(m RouteMember, ruleName string, slots []slot) []
 	}
 	var out []slot
 	for _, was := range lastRule(m.Last, ruleName).Backends {
-		namespace, name, _ := strings.Cut(was.Import, "/")
-		key := ServiceKey{namespace, name}
+		key := ParseServiceKey(was.Import)
 		if was.Cluster == "" || (was.Cluster != m.Name && !slices.Contains(m.Hosts, RemoteHost(key, was.Cluster))) {
 			continue
 		}
@@ -563,7 +571,7 @@ func (s routePlanner) withdrawn(m RouteMember, ruleName string, slots []slot) []
 		}
 		out = append(out, slot{ref: ref, fraction: Fraction{Parts: 0, PartsSum: 1}, spare: 1,
 			planned: v1alpha1.PlannedBackend{Import: was.Import, Port: was.Port, Cluster: was.Cluster,
-				Reason: v1alpha1.WeightWithdrawing, Message: "no longer exported; removed once the member has confirmed weight 0"}})
+				Reason: v1alpha1.WeightWithdrawing, Message: "no longer exported, or no longer named; removed once the member has confirmed weight 0"}})
 	}
 	return out
 }

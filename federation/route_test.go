@@ -238,6 +238,27 @@ func TestHostsThatAreNotKnownAreNotNamed(t *testing.T) {
 }
 
 // The hub wrote gke's route and died before it had recorded the plan; now it has not read eks.
+func TestAServiceOfAnotherNamespaceWaitsForItsGrant(t *testing.T) {
+	far := ServiceKey{"elsewhere", "far"}
+	const ref = `{group: multicluster.x-k8s.io, kind: ServiceImport, namespace: elsewhere, name: far, port: 80}`
+	s := routeSnapshot(hubRoute(t, `{backendRefs: [`+ref+`], filters: [{type: RequestMirror, requestMirror: {backendRef: `+ref+`}}]}`),
+		exporter("eks", 1), exporter("gke", 1))
+	s.Services[far] = ServiceSnapshot{Key: far, Members: s.Services[sampleKey].Members}
+	s.Grants = []*gatewayv1.ReferenceGrant{{ObjectMeta: metav1.ObjectMeta{Namespace: "elsewhere"}, Spec: gatewayv1.ReferenceGrantSpec{
+		From: []gatewayv1.ReferenceGrantFrom{{Group: gatewayv1.GroupName, Kind: "HTTPRoute", Namespace: "sample"}},
+		To:   []gatewayv1.ReferenceGrantTo{{Group: mcsv1beta1.GroupName, Kind: "ServiceImport"}}}}}
+	s.Members[0].Hosts = []string{RemoteHost(far, "gke")}
+	for granted, want := range map[bool]string{false: "gke", true: "eks"} {
+		s.Members[0].Granted = nil
+		if granted {
+			s.Members[0].Granted = []ServiceKey{far}
+		}
+		plan := PlanRoute(s).Members["eks"]
+		require.Equal(t, want+" 100.00%", summarize(plan.Rules), "the local cluster first, once its Service may be named")
+		require.Len(t, plan.Object.Spec.Rules[0].Filters, map[bool]int{false: 0, true: 1}[granted], "the same holds for a mirror")
+	}
+}
+
 func TestTheRouteRemembersWhatNoPlanDoes(t *testing.T) {
 	s := routeSnapshot(hubRoute(t, `{backendRefs: [`+importRef+`]}`), exporter("eks", 1), exporter("gke", 1))
 	s.Policies = []*v1alpha1.TrafficDistributionPolicy{policyOn("p", "override", "HTTPRoute r")}

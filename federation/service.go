@@ -50,12 +50,21 @@ type ServiceMember struct {
 	Before Verdict
 	// Namespaces among the service's and RouteNamespaces that the member has.
 	Namespaces []string
+	// Former are namespaces whose routes may no longer refer to the import, or do not, and whose routes in the member
+	// still name it. What they name stays until they do not.
+	Former []FormerNamespace
 	// Names are the clusters that some route in the member still names for this service, by NamedClusters.
 	Names []string
 	// Open is whether the member's east-west gateway lets the others in to the service.
 	Open bool
 	// Leaving is whether the member is being let go: it holds nothing any more but what others still need of it.
 	Leaving bool
+}
+
+// FormerNamespace is a namespace with the clusters that its routes still name.
+type FormerNamespace struct {
+	Namespace string
+	Names     []string
 }
 
 // Finding judges the service in this member.
@@ -211,7 +220,10 @@ func (s ServiceSnapshot) objectsFor(m ServiceMember, imp *Import) Sequences {
 		return objects
 	}
 	for _, namespace := range m.Namespaces {
-		objects = append(objects, s.sendingObjects(m, namespace, imp)...)
+		objects = append(objects, s.sendingObjects(m, usage{namespace: namespace, names: m.Names}, imp)...)
+	}
+	for _, former := range m.Former {
+		objects = append(objects, s.sendingObjects(m, usage{namespace: former.Namespace, names: former.Names, former: true}, imp)...)
 	}
 	// Last, because no request depends on it.
 	if imp != nil && slices.Contains(m.Namespaces, s.Key.Namespace) {
@@ -309,12 +321,15 @@ func eastWestRoute(key ServiceKey, part int, rules []gatewayv1.HTTPRouteRule) *g
 	}
 }
 
+// GrantName is the name of the ReferenceGrant, in the service's namespace, that lets routes of a namespace refer to it.
+func GrantName(key ServiceKey, from string) string { return key.Name + "." + from }
+
 // serviceGrant lets routes of a namespace refer to the Service, and to nothing else.
 func serviceGrant(key ServiceKey, from string) *gatewayv1.ReferenceGrant {
 	name := gatewayv1.ObjectName(key.Name)
 	return &gatewayv1.ReferenceGrant{
 		TypeMeta:   metav1.TypeMeta{APIVersion: gatewayv1.GroupVersion.String(), Kind: "ReferenceGrant"},
-		ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name + "." + from},
+		ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: GrantName(key, from)},
 		Spec: gatewayv1.ReferenceGrantSpec{
 			From: []gatewayv1.ReferenceGrantFrom{{Group: gatewayv1.GroupName, Kind: "HTTPRoute",
 				Namespace: gatewayv1.Namespace(from)}},
@@ -323,27 +338,34 @@ func serviceGrant(key ServiceKey, from string) *gatewayv1.ReferenceGrant {
 	}
 }
 
+// usage is what the routes of a namespace name of a service; those of a former one get no more than that.
+type usage struct {
+	namespace string
+	names     []string
+	former    bool
+}
+
 // sendingObjects let routes of one namespace in a member reach the service at home and in the other clusters.
-func (s ServiceSnapshot) sendingObjects(m ServiceMember, namespace string, imp *Import) Sequences {
+func (s ServiceSnapshot) sendingObjects(m ServiceMember, use usage, imp *Import) Sequences {
 	var objects Sequences
 	if imp == nil {
 		imp = &Import{Key: s.Key}
 	}
 	// The grant for isthmus-system is among servingObjects.
-	elsewhere := namespace != s.Key.Namespace && namespace != v1alpha1.SystemNamespace && m.Service != nil
-	if elsewhere && (slices.Contains(imp.Clusters, m.Name) || slices.Contains(m.Names, namedHere)) {
-		objects = append(objects, []runtime.Object{serviceGrant(s.Key, namespace)})
+	elsewhere := use.namespace != s.Key.Namespace && use.namespace != v1alpha1.SystemNamespace && m.Service != nil
+	if elsewhere && (slices.Contains(use.names, namedHere) || !use.former && slices.Contains(imp.Clusters, m.Name)) {
+		objects = append(objects, []runtime.Object{serviceGrant(s.Key, use.namespace)})
 	}
 	for _, other := range s.Members {
-		named := slices.Contains(m.Names, other.Name)
-		if other.Name == m.Name || (!named && (other.EastWest.IsZero() || !other.lets() || !slices.Contains(imp.Clusters, other.Name))) {
+		named := slices.Contains(use.names, other.Name)
+		if other.Name == m.Name || (!named && (use.former || other.EastWest.IsZero() || !other.lets() || !slices.Contains(imp.Clusters, other.Name))) {
 			continue
 		}
 		backend := remoteBackend{key: s.Key, cluster: other.Member, fallbacks: s.fallbacks(other, imp),
 			ports: s.remotePorts(imp, other)}
 		if len(backend.ports) > 0 && len(backend.reachable()) > 0 {
 			// The entry last: by it the host is known and given weight, and without the rule its requests would go in clear.
-			objects = append(objects, []runtime.Object{backend.destinationRule(namespace), backend.serviceEntry(namespace)})
+			objects = append(objects, []runtime.Object{backend.destinationRule(use.namespace), backend.serviceEntry(use.namespace)})
 		}
 	}
 	return objects

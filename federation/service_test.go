@@ -125,6 +125,14 @@ func TestGrantsForRoutesOfOtherNamespaces(t *testing.T) {
 	require.Contains(t, grants(shop), "ReferenceGrant sample/helloworld.shop", "until no route there names it")
 }
 
+func TestWhatAFormerNamespaceStillNamesStays(t *testing.T) {
+	eks := exporter("eks", 1)
+	eks.Former = []FormerNamespace{{Namespace: "shop", Names: []string{namedHere, "gke"}}}
+	kinds := kindsIn(PlanService(ServiceSnapshot{Key: sampleKey, Members: []ServiceMember{exporter("aks", 1), eks, exporter("gke", 1)}}).Objects["eks"].All())
+	require.Equal(t, []string{"ReferenceGrant sample/helloworld.shop", "DestinationRule shop/helloworld.sample.gke", "ServiceEntry shop/helloworld.sample.gke"},
+		slices.DeleteFunc(kinds, func(s string) bool { return !strings.Contains(s, "shop") }), "and no more than that")
+}
+
 func TestFallbacks(t *testing.T) {
 	at := func(name, region, zone string, ready int) ServiceMember {
 		m := exporter(name, ready)

@@ -329,7 +329,7 @@ func (s *story) route(route *gatewayv1.HTTPRoute) federation.RouteSnapshot {
 		rm := federation.RouteMember{Member: m.member(), Last: m.last}
 		if !m.Unsynced {
 			rm.HasNamespace = slices.Contains(m.Namespaces, route.Namespace)
-			rm.Observed, rm.Hosts = m.observed, m.hosts(services, route.Namespace)
+			rm.Observed, rm.Hosts, rm.Granted = m.observed, m.hosts(services, route.Namespace), m.granted(services, route.Namespace)
 		}
 		snapshot.Members = append(snapshot.Members, rm)
 	}
@@ -348,6 +348,18 @@ func (m *storyMember) hosts(services map[federation.ServiceKey]federation.Servic
 	}
 	slices.Sort(hosts)
 	return hosts
+}
+
+func (m *storyMember) granted(services map[federation.ServiceKey]federation.ServiceSnapshot, namespace string) []federation.ServiceKey {
+	var keys []federation.ServiceKey
+	for key, service := range services {
+		for _, o := range federation.PlanService(service).Objects[m.Name].All() {
+			if grant, ok := o.(*gatewayv1.ReferenceGrant); ok && string(grant.Spec.From[0].Namespace) == namespace {
+				keys = append(keys, key)
+			}
+		}
+	}
+	return keys
 }
 
 func (s *story) gateway(g *gatewayv1.Gateway) federation.GatewaySnapshot {

@@ -8,11 +8,14 @@ import (
 	"strings"
 
 	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/apiutil"
+
+	"isthmus.dev/isthmus/api/v1alpha1"
 )
 
 // reader reads a member's caches.
@@ -33,7 +36,29 @@ func (r reader) List(ctx context.Context, list client.ObjectList, opts ...client
 	if err != nil {
 		return err
 	}
+	o := (&client.ListOptions{}).ApplyOptions(opts)
+	if o.LabelSelector != nil {
+		if owner, exact := o.LabelSelector.RequiresExactMatch(v1alpha1.LabelOwner); exact {
+			return entry.listOwned(list, owner, o)
+		}
+	}
 	return entry.List(ctx, list, opts...)
+}
+
+// listOwned lists by the index: each service is looked at again and again, and would else go through the objects of all.
+func (c *kindCache) listOwned(list client.ObjectList, owner string, o *client.ListOptions) error {
+	items, err := c.store.ByIndex(ownerIndex, owner)
+	if err != nil {
+		return err
+	}
+	var found []runtime.Object
+	for _, item := range items {
+		obj := object(item)
+		if (o.Namespace == "" || o.Namespace == obj.GetNamespace()) && o.LabelSelector.Matches(labels.Set(obj.GetLabels())) {
+			found = append(found, obj.DeepCopyObject())
+		}
+	}
+	return meta.SetList(list, found)
 }
 
 func (r reader) of(obj runtime.Object, suffix string) (*kindCache, error) {
