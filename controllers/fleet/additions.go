@@ -3,8 +3,8 @@
 package fleet
 
 import (
-	"bytes"
 	"encoding/json"
+	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -29,7 +29,7 @@ func addedTo(obj client.Object) bool {
 	for _, field := range obj.GetManagedFields() {
 		set := &fieldpath.Set{}
 		switch {
-		case field.FieldsV1 == nil || field.Subresource != "" || set.FromJSON(bytes.NewReader(field.FieldsV1.Raw)) != nil:
+		case field.FieldsV1 == nil || field.Subresource != "" || set.FromJSON(field.FieldsV1.GetRawReader()) != nil:
 		case field.Manager == v1alpha1.FieldOwner:
 			ours = ours.Union(set)
 		default:
@@ -45,7 +45,10 @@ var specElement = fieldpath.FieldNameElement("spec")
 // where it is to be mended, so that an addition can be seen in the cache.
 func stripManagedFields(in any) (any, error) {
 	obj, ok := in.(client.Object)
-	if ok && obj.GetManagedFields() != nil && !(federation.IsOurs(obj) && othersHold(obj.GetManagedFields()) && addedTo(obj)) {
+	if !ok || federation.IsOurs(obj) && othersHold(obj.GetManagedFields()) && addedTo(obj) {
+		return in, nil
+	}
+	if obj.GetManagedFields() != nil {
 		obj.SetManagedFields(nil)
 	}
 	return in, nil
@@ -55,7 +58,7 @@ func stripManagedFields(in any) (any, error) {
 func othersHold(fields []metav1.ManagedFieldsEntry) bool {
 	for _, field := range fields {
 		if field.Manager != v1alpha1.FieldOwner && field.Subresource == "" && field.FieldsV1 != nil &&
-			bytes.Contains(field.FieldsV1.Raw, []byte(`"f:spec"`)) {
+			strings.Contains(field.FieldsV1.GetRawString(), `"f:spec"`) {
 			return true
 		}
 	}
