@@ -25,8 +25,8 @@ func TestMain(m *testing.M) {
 	}
 	began := time.Now()
 	go func() { // a thread that is always in the clock
-		for {
-			time.Now()
+		for !time.Now().IsZero() {
+			continue
 		}
 	}()
 	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
