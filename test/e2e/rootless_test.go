@@ -19,12 +19,6 @@ import (
 
 // TestALabWithoutRoot starts a second lab beside the shared one, as a user without any rights, and ends it again.
 func TestALabWithoutRoot(t *testing.T) {
-	probe, err := rootless.Start(t.TempDir())
-	if err != nil {
-		t.Skip(err)
-	}
-	require.NoError(t, probe.End(t.TempDir()))
-
 	folder := t.TempDir()
 	dir := filepath.Join(folder, "lab")
 	t.Cleanup(func() {
@@ -43,6 +37,9 @@ func TestALabWithoutRoot(t *testing.T) {
 		lab "$1" down`, filepath.Join(labtest.Lab.Dir, "bin", "isthmus-lab"), dir)
 	said, err := cmd.CombinedOutput()
 	t.Logf("%s", said)
+	if err != nil && strings.Contains(string(said), "the lab without root needs") {
+		t.Skip("this machine has no user namespaces for users, see above")
+	}
 	require.NoError(t, err)
 	require.Contains(t, string(said), "This lab runs without root:")
 	require.Contains(t, strings.Join(strings.Fields(string(said)), " "), " 0 54321 1 ", "a pod is in the user's namespace")
