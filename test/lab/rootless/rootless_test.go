@@ -99,11 +99,30 @@ func leaveBehind(name string) error {
 func start(t *testing.T, dir string) *Holder {
 	t.Helper()
 	h, err := Start(dir)
-	if err != nil {
-		t.Skip(err)
+	if why := forbidden(); err != nil && why != "" {
+		t.Skipf("%s: %v", why, err)
 	}
+	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, h.End(dir)) })
 	return h
+}
+
+// forbidden says what on this machine keeps a user from a place; empty when nothing does.
+func forbidden() string {
+	cmd := exec.Command("true")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER}
+	if cmd.Run() != nil {
+		return "no user namespaces"
+	}
+	if kernel("kernel.apparmor_restrict_unprivileged_userns") == "1" && os.Geteuid() != 0 {
+		return "no rights in user namespaces"
+	}
+	// The kernel gives nobody a new /proc who sees the old one only in part.
+	mounts, err := os.ReadFile("/proc/self/mounts")
+	if err != nil || strings.Contains(strings.ReplaceAll(string(mounts), " /proc/sys/fs/binfmt_misc ", ""), " /proc/") {
+		return "a masked /proc"
+	}
+	return ""
 }
 
 func TestAPlaceIsAMachineOfItsOwn(t *testing.T) {

@@ -144,7 +144,7 @@ func failoverScenes(b before) []scene {
 	}, {
 		title: "The pods return",
 		do:    scale(b.replicas), restores: true,
-		expect:  "With the first ready pod eks has its share again.",
+		expect:  "With the first ready pod eks has its share again. A weight that is in the proxy before the new endpoints are costs some requests a 503.",
 		decided: b.planned,
 		awaits:  "answers as the policy says, none failed", seen: b.asIntended,
 	}}
