@@ -53,10 +53,11 @@ func buildHere(ctx context.Context, pkg, to string) error {
 			return err
 		}
 	}
-	if err := goBuild(ctx, root, pkg, to); err != nil {
+	err = goBuild(ctx, root, pkg, to)
+	if err != nil && !strings.HasPrefix(pkg, ".") {
 		return fmt.Errorf("%w\n(a package of another module needs its version: %s@v1.2.3)", err, pkg)
 	}
-	return nil
+	return err
 }
 
 // buildVersion builds a package of a published module in a module of its own.

@@ -100,9 +100,10 @@ func (c *container) live(ctx context.Context) (*corev1.ContainerStateTerminated,
 const exitNotStarted = 128
 
 func (c *container) notStarted(err error) *corev1.ContainerStateTerminated {
+	now := metav1.NewTime(c.pod.agent.clock.Now())
 	end := &corev1.ContainerStateTerminated{
 		Reason: "StartError", Message: err.Error(), ExitCode: exitNotStarted,
-		FinishedAt: metav1.NewTime(c.pod.agent.clock.Now()), ContainerID: c.id(),
+		StartedAt: now, FinishedAt: now, ContainerID: c.id(),
 	}
 	c.pod.event(corev1.EventTypeWarning, "Failed", fmt.Sprintf("container %s: %v", c.spec.Name, err))
 	c.pod.change(func() { c.state = corev1.ContainerState{Terminated: end} })
