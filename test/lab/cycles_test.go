@@ -43,7 +43,7 @@ func TestUpAndDownLeaveNothing(t *testing.T) {
 		began := time.Now()
 		require.NoError(t, c.command("up").Run(), c.said())
 		up := time.Since(began)
-		inside := namespaceInodes(t)
+		inside := namespaceFiles(t)
 		if i%2 == 1 { // every other lab crashes as a whole before it is ended
 			crash(t)
 		}
@@ -59,10 +59,10 @@ func TestAStartThatIsKilledAtAnyMomentLeavesNothing(t *testing.T) {
 	c := newCycles(t)
 	for line := 1; ; line++ {
 		finished := c.killAfter(line)
-		inside := namespaceInodes(t)
+		inside := namespaceFiles(t)
 		if line%3 == 0 {
 			require.NoError(t, c.command("up").Run(), c.said())
-			inside = append(inside, namespaceInodes(t)...)
+			inside = append(inside, namespaceFiles(t)...)
 		}
 		require.NoError(t, c.command("down").Run(), c.said())
 		t.Logf("killed after line %d: nothing is left", line)
@@ -147,10 +147,13 @@ func crash(t *testing.T) {
 	require.NoError(t, signal(syscall.SIGKILL, found))
 }
 
-func (c *cycles) nothingIsLeft(namespaces []uint64) {
+func (c *cycles) nothingIsLeft(namespaces []*os.File) {
 	c.Helper()
 	require.Equal(c, c.before, machine(c.T))
 	require.Empty(c, processesIn(c.T, namespaces))
+	for _, f := range namespaces {
+		require.NoError(c, f.Close())
+	}
 	left, err := os.ReadDir(c.dir)
 	require.NoError(c, err)
 	for _, e := range left {
@@ -159,28 +162,35 @@ func (c *cycles) nothingIsLeft(namespaces []uint64) {
 	}
 }
 
-// namespaceInodes are the network namespaces of the lab that runs; a process in one is found by it even when its name is gone.
-func namespaceInodes(t *testing.T) []uint64 {
+// namespaceFiles are the network namespaces of the lab that runs; a process in one is found by it even when its name is gone. They are
+// held open: the number of one that is gone may be another's at once.
+func namespaceFiles(t *testing.T) []*os.File {
 	t.Helper()
 	names, err := ownNamespaces()
 	require.NoError(t, err)
-	var inodes []uint64
+	var files []*os.File
 	for _, name := range names {
-		var st unix.Stat_t
-		require.NoError(t, unix.Stat(network.Path(name), &st))
-		inodes = append(inodes, st.Ino)
+		f, err := os.Open(network.Path(name))
+		require.NoError(t, err)
+		files = append(files, f)
 	}
-	return inodes
+	return files
 }
 
-func processesIn(t *testing.T, namespaces []uint64) []string {
+func processesIn(t *testing.T, namespaces []*os.File) []string {
 	t.Helper()
+	var inodes []uint64
+	for _, f := range namespaces {
+		var st unix.Stat_t
+		require.NoError(t, unix.Fstat(int(f.Fd()), &st))
+		inodes = append(inodes, st.Ino)
+	}
 	entries, err := os.ReadDir("/proc")
 	require.NoError(t, err)
 	var found []string
 	for _, e := range entries {
 		var st unix.Stat_t
-		if unix.Stat("/proc/"+e.Name()+"/ns/net", &st) == nil && slices.Contains(namespaces, st.Ino) {
+		if unix.Stat("/proc/"+e.Name()+"/ns/net", &st) == nil && slices.Contains(inodes, st.Ino) {
 			line, _ := os.ReadFile("/proc/" + e.Name() + "/cmdline")
 			found = append(found, e.Name()+" "+strings.ReplaceAll(string(line), "\x00", " "))
 		}
