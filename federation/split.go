@@ -111,9 +111,11 @@ func Distribute(d v1alpha1.Distribution, entered Member, candidates []Candidate)
 	return shares
 }
 
-// blockDrains lets drained candidates go on serving where nobody else does, unless that is forced.
+// blockDrains lets drained candidates go on serving where nobody else does, unless that is forced. Where nobody serves
+// yet, drained or not, and nothing is held, there is nothing to go on with: the fit ones that are not drained begin.
 func blockDrains(candidates []Candidate) []Candidate {
-	if slices.ContainsFunc(candidates, func(c Candidate) bool { return c.Drained == "" && c.Serving() }) {
+	begins := !slices.ContainsFunc(candidates, Candidate.Serving) && lastSplit(candidates) == nil
+	if slices.ContainsFunc(candidates, func(c Candidate) bool { return c.Drained == "" && (c.Serving() || begins && c.fit()) }) {
 		return candidates
 	}
 	candidates = slices.Clone(candidates)

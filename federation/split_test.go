@@ -43,8 +43,11 @@ func cand(cluster, region, zone string, verdict Verdict, last int32) Candidate {
 func TestDistribute(t *testing.T) {
 	local := v1alpha1.Distribution{Type: v1alpha1.DistributionLocal}
 	entered := Member{Name: "eks", Region: "eu", Zone: "a"}
-	resolving := cand("gke", "us", "", Fit, 0)
-	resolving.Resolving = true
+	unresolved := func(c Candidate) Candidate {
+		c.Resolving = true
+		return c
+	}
+	resolving := unresolved(cand("gke", "us", "", Fit, 0))
 	drained := func(c Candidate, forced bool) Candidate {
 		c.Drained, c.Forced = "upgrade", forced
 		return c
@@ -97,6 +100,8 @@ func TestDistribute(t *testing.T) {
 		"drained by force, nobody is fit":    {weighted("eks", 80, "gke", 20), entered, []Candidate{drained(cand("eks", "", "", Fit, 9000), true), cand("gke", "", "", Unfit, 1000)}, "eks 0 Drained!, gke 1000 Held"},
 		"the only one, drained by force":     {local, entered, []Candidate{drained(cand("eks", "", "", Fit, 10000), true)}, "eks 0 Drained!"},
 		"a drain waits for who is resolved":  {local, entered, []Candidate{drained(cand("eks", "", "", Fit, 10000), false), resolving}, "eks 1 DrainBlocked, gke 0 Resolving"},
+		"a drain of who is new as well":      {local, entered, []Candidate{drained(unresolved(cand("eks", "", "", Fit, 0)), false), resolving}, "eks 0 Resolving!, gke 1 Anywhere"},
+		"a drain, and what is held":          {local, entered, []Candidate{drained(cand("eks", "", "", Unfit, 10000), false), resolving}, "eks 10000 Held, gke 0 Resolving?"},
 		"drained before it was resolved":     {local, entered, []Candidate{cand("eks", "", "", Fit, 10000), drained(resolving, false)}, "eks 1 Local, gke 0 Resolving"},
 		"pinned, fit or not":                 {weighted("eks", 1, "gke", 3), entered, []Candidate{pinnedTo(cand("eks", "", "", Fit, 0)), pinnedTo(cand("gke", "", "", Unfit, 0))}, "eks 1 Pinned, gke 3 Pinned"},
 		"pinned and drained":                 {weighted("eks", 1, "gke", 3), entered, []Candidate{pinnedTo(cand("eks", "", "", Fit, 0)), drained(pinnedTo(cand("gke", "", "", Fit, 0)), false)}, "eks 1 Pinned, gke 0 Drained!"},
