@@ -12,6 +12,9 @@ GO ?= go
 IMG ?= isthmus-hub:dev
 KUBECTL ?= $(shell command -v kubectl || echo $(CURDIR)/bin/kubectl)
 FUZZTIME ?= 30s
+# The tests' schedules are the same each time, so that a red test is about the change; make fuzz draws new ones.
+RAPID_SEED ?= 1
+RAPID_CHECKS ?= 20000
 SUITES ?= unit apiserver node e2e
 RESULTS ?= bin/results
 VERBOSE ?=
@@ -63,7 +66,7 @@ test: need-go $(REPORT) ## Run every suite (SUITES="unit apiserver node e2e") an
 
 .PHONY: test-unit
 test-unit: need-go $(REPORT) ## Unit, golden and property tests: seconds, no root, no network.
-	@$(SUITE) unit -- $(GO) test -json -timeout 5m ./...
+	@RAPID_SEED=$(RAPID_SEED) $(SUITE) unit -- $(GO) test -json -timeout 5m ./...
 
 .PHONY: test-apiserver
 test-apiserver: need-go $(REPORT) ## The controllers against real API servers, with the race detector.
@@ -94,7 +97,8 @@ golden: need-go ## Rewrite the golden files of the core and of the tour; look at
 	@git --no-pager diff --stat -- federation test/lab/tour
 
 .PHONY: fuzz
-fuzz: need-go ## Run each fuzz test of the core and the controllers for FUZZTIME (30s).
+fuzz: need-go ## Search at random: RAPID_CHECKS schedules a property, and each fuzz test for FUZZTIME (30s).
+	RAPID_SEED=0 RAPID_CHECKS=$(RAPID_CHECKS) $(GO) test -count=1 -timeout 60m ./federation/...
 	@for pkg in $$($(GO) list ./federation/... ./controllers/...); do \
 	  for name in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
 	    $(GO) test -run '^$$' -fuzz "^$$name$$" -fuzztime $(FUZZTIME) $$pkg; \
