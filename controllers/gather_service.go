@@ -18,14 +18,17 @@ import (
 )
 
 // before is the verdict that was last acted on, by import and cluster, as the plans of all members remember it. Where
-// they disagree it is unfit: the result must not depend on the order in which they are read.
+// they disagree it is the worst, and suspected is worse than unfit, since it takes a probe to be rid of it: the result must
+// not depend on the order in which they are read.
 type before map[[2]string]federation.Verdict
+
+var worse = map[federation.Verdict]int{federation.Fit: 1, federation.Unfit: 2, federation.Suspected: 3}
 
 func (b before) remember(rules []v1alpha1.PlannedRule) {
 	for _, rule := range rules {
 		for _, planned := range rule.Backends {
 			key := [2]string{planned.Import, planned.Cluster}
-			if verdict := federation.ActedOn(planned); verdict == federation.Unfit || b[key] == "" {
+			if verdict := federation.ActedOn(planned); worse[verdict] > worse[b[key]] {
 				b[key] = verdict
 			}
 		}

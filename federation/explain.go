@@ -250,7 +250,7 @@ func ShiftReason(was, is v1alpha1.RoutePlanStatus) string {
 		return v1alpha1.ShiftDrained
 	case slices.ContainsFunc(before, func(s string) bool { return !slices.Contains(after, s) }):
 		return v1alpha1.ShiftUndrained
-	case len(sharesWith(is.Rules, v1alpha1.WeightUnfit)) > 0:
+	case len(sharesWith(is.Rules, v1alpha1.WeightUnfit, v1alpha1.WeightSuspected)) > 0:
 		return v1alpha1.ReasonFailedOver
 	}
 	return v1alpha1.ShiftWeightsChanged
@@ -262,7 +262,7 @@ func ExplainShift(was, is v1alpha1.RoutePlanStatus) string {
 	if was.Summary != "" {
 		text += ", before: " + was.Summary
 	}
-	if why := sharesWith(is.Rules, append([]string{v1alpha1.WeightUnfit, v1alpha1.WeightDrained, v1alpha1.WeightDrainBlocked}, weightByOverride...)...); len(why) > 0 {
+	if why := sharesWith(is.Rules, append([]string{v1alpha1.WeightUnfit, v1alpha1.WeightSuspected, v1alpha1.WeightDrained, v1alpha1.WeightDrainBlocked}, weightByOverride...)...); len(why) > 0 {
 		text += " (" + strings.Join(why, "; ") + ")"
 	}
 	return text

@@ -137,7 +137,7 @@ func holdSlots(slots []slot, last v1alpha1.PlannedRule, hold *v1alpha1.TrafficOv
 			// How far the member has come is not a matter of weights.
 		default:
 			e.planned.Reason, e.planned.Message = reason, message
-			if weights[i] > 0 && e.planned.Verdict == string(Unfit) {
+			if weights[i] > 0 && Verdict(e.planned.Verdict).out() {
 				e.planned.Message += ", although it is not fit"
 			}
 		}

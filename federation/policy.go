@@ -54,30 +54,42 @@ func policyAt(t Target, policies []*v1alpha1.TrafficDistributionPolicy) *v1alpha
 	return found
 }
 
-// Effective is the distribution in force and the policy that says so, namespace/name; empty for the default.
+// Effective is what is in force, and which policy says it, namespace/name; empty for the default.
 type Effective struct {
 	Distribution v1alpha1.Distribution
 	Policy       string
+	Health       v1alpha1.Health
+	HealthPolicy string
 }
 
 // EffectivePolicy finds what holds along a path of targets, given from the highest (Gateway) to the lowest
-// (ServiceImport): the highest override, else the lowest default, else Local (GEP-2649).
+// (ServiceImport): the highest override, else the lowest default, else Local (GEP-2649). Distribution and health are
+// looked for apart, since a policy may say one of them alone.
 func EffectivePolicy(path []Target, policies []*v1alpha1.TrafficDistributionPolicy) Effective {
 	result := Effective{Distribution: v1alpha1.Distribution{Type: v1alpha1.DistributionLocal}}
-	for _, t := range path {
-		p := policyAt(t, policies)
-		if p == nil {
-			continue
-		}
-		name := p.Namespace + "/" + p.Name
-		if p.Spec.Overrides != nil {
-			return Effective{p.Spec.Overrides.Distribution, name}
-		}
-		if p.Spec.Defaults != nil {
-			result = Effective{p.Spec.Defaults.Distribution, name}
-		}
+	if d, policy := effective(path, policies, func(d *v1alpha1.TrafficDistribution) bool { return d.Distribution.Type != "" }); d != nil {
+		result.Distribution, result.Policy = d.Distribution, policy
+	}
+	if d, policy := effective(path, policies, func(d *v1alpha1.TrafficDistribution) bool { return d.Health != nil }); d != nil {
+		result.Health, result.HealthPolicy = *d.Health, policy
 	}
 	return result
+}
+
+// effective is the highest override that says something, else the lowest default that does, and its policy.
+func effective(path []Target, policies []*v1alpha1.TrafficDistributionPolicy,
+	says func(*v1alpha1.TrafficDistribution) bool) (found *v1alpha1.TrafficDistribution, policy string) {
+	for _, t := range path {
+		p := policyAt(t, policies)
+		switch {
+		case p == nil:
+		case p.Spec.Overrides != nil && says(p.Spec.Overrides):
+			return p.Spec.Overrides, p.Namespace + "/" + p.Name
+		case p.Spec.Defaults != nil && says(p.Spec.Defaults):
+			found, policy = p.Spec.Defaults, p.Namespace+"/"+p.Name
+		}
+	}
+	return found, policy
 }
 
 // PolicySnapshot is what the status of one policy depends on.

@@ -116,10 +116,7 @@ func backendsOf(route *gatewayv1.HTTPRoute) []gatewayv1.BackendObjectReference {
 // reference to a ServiceImport expanded over the clusters that export it.
 func PlanRoute(snapshot RouteSnapshot) RoutePlan {
 	snapshot.Members = sortedBy(snapshot.Members, func(m RouteMember) string { return m.Name })
-	s := routePlanner{RouteSnapshot: snapshot, imports: map[ServiceKey]*Import{}, refused: refuseFilters(snapshot.Route)}
-	for key, service := range snapshot.Services {
-		s.imports[key] = service.Import()
-	}
+	s := newRoutePlanner(snapshot)
 	plan := RoutePlan{Members: map[string]MemberRoute{}, ResolvedRefs: s.resolvedRefs()}
 	for _, m := range s.Members {
 		plan.Members[m.Name] = s.planMember(m)
@@ -133,6 +130,14 @@ type routePlanner struct {
 	imports map[ServiceKey]*Import
 	// refused says why no member can be given the route.
 	refused *metav1.Condition
+}
+
+func newRoutePlanner(snapshot RouteSnapshot) routePlanner {
+	s := routePlanner{RouteSnapshot: snapshot, imports: map[ServiceKey]*Import{}, refused: refuseFilters(snapshot.Route)}
+	for key, service := range snapshot.Services {
+		s.imports[key] = service.Import()
+	}
+	return s
 }
 
 func (s routePlanner) planMember(m RouteMember) MemberRoute {
@@ -351,8 +356,8 @@ func withoutShare(share Share) (reason, message string) {
 	switch {
 	case share.Reason == v1alpha1.WeightResolving, share.Reason == v1alpha1.WeightDrained:
 		return share.Reason, share.Message
-	case share.Finding.Verdict == Unfit:
-		return v1alpha1.WeightUnfit, share.Finding.Message
+	case share.Finding.Verdict.out():
+		return weightOut(share.Finding.Verdict, ""), share.Finding.Message
 	}
 	return v1alpha1.WeightByRoute, "the route gives this backend weight 0"
 }
@@ -443,8 +448,10 @@ func lastRule(last []v1alpha1.PlannedRule, name string) v1alpha1.PlannedRule {
 // would not do: a cluster that is held serves its share and is still unfit.
 func ActedOn(b v1alpha1.PlannedBackend) Verdict {
 	switch verdict := Verdict(b.Verdict); {
-	case verdict == Fit, verdict == Unfit:
+	case verdict == Fit, verdict.out():
 		return verdict
+	case b.Reason == v1alpha1.WeightSuspected:
+		return Suspected
 	case b.Reason == v1alpha1.WeightUnfit, b.Reason == v1alpha1.WeightHeld:
 		return Unfit
 	case b.Reason == v1alpha1.WeightResolving, b.Reason == v1alpha1.WeightWithdrawing, b.Cluster == "":

@@ -46,6 +46,8 @@ type ServiceMember struct {
 	Service *corev1.Service
 	// ReadyEndpoints of that Service.
 	ReadyEndpoints int
+	// Probe is what the probes say; nil where none is configured.
+	Probe *ProbeSignal
 	// Before is the verdict that was last acted on.
 	Before Verdict
 	// Namespaces among the service's and RouteNamespaces that the member has.
@@ -69,7 +71,7 @@ type FormerNamespace struct {
 
 // Finding judges the service in this member.
 func (m ServiceMember) Finding() Finding {
-	return Judge(Signals{Seen: m.Synced, ReadyEndpoints: m.ReadyEndpoints, Reachable: m.Reachable, Before: m.Before})
+	return Judge(Signals{Seen: m.Synced, ReadyEndpoints: m.ReadyEndpoints, Reachable: m.Reachable, Probe: m.Probe, Before: m.Before})
 }
 
 // serves tells whether the member's own Service has a TCP port. An import unites the ports of all exports, so that a

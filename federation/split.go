@@ -239,7 +239,7 @@ func shareOf(c Candidate, chosen *tier, held bool, d v1alpha1.Distribution) Shar
 	case c.Resolving:
 		s.Reason, s.Message = v1alpha1.WeightResolving, "new here: weight follows once the member has resolved it"
 	case !c.Serving():
-		s.Reason, s.Message = v1alpha1.WeightUnfit, c.Finding.Message
+		s.Reason, s.Message = weightOut(c.Finding.Verdict, c.Before), c.Finding.Message
 	case parts > 0 && c.blocked:
 		s.Parts, s.Reason = parts, v1alpha1.WeightDrainBlocked
 		s.Message = fmt.Sprintf("serves in spite of TrafficOverride %s, because no other cluster can", c.Drained)
@@ -254,6 +254,15 @@ func shareOf(c Candidate, chosen *tier, held bool, d v1alpha1.Distribution) Shar
 		s.Reason, s.Message = v1alpha1.WeightStandby, "fit; takes over when those before it are not"
 	}
 	return s
+}
+
+// weightOut is the reason of who takes nothing because of its health. What is unknown keeps the reason that it had: by it
+// the verdict that was acted on is remembered.
+func weightOut(verdict, before Verdict) string {
+	if verdict == Suspected || verdict == Unknown && before == Suspected {
+		return v1alpha1.WeightSuspected
+	}
+	return v1alpha1.WeightUnfit
 }
 
 // clustersOf are the clusters that a distribution names, with weight or without.

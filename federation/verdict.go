@@ -8,11 +8,17 @@ type Verdict string
 const (
 	// Fit takes its share.
 	Fit Verdict = "Fit"
-	// Unfit takes none while any other cluster is fit.
+	// Unfit takes none while any other cluster is fit: it is known to have nothing that could serve.
 	Unfit Verdict = "Unfit"
+	// Suspected takes none while any other cluster is fit: the probes say that it does not serve. Of these the guard
+	// lets only a part be taken out.
+	Suspected Verdict = "Suspected"
 	// Unknown is neither good nor bad: whatever was decided before stays.
 	Unknown Verdict = "Unknown"
 )
+
+// out tells whether a verdict takes the share away.
+func (v Verdict) out() bool { return v == Unfit || v == Suspected }
 
 // Signals is what is known of one service in one cluster.
 type Signals struct {
@@ -22,6 +28,8 @@ type Signals struct {
 	ReadyEndpoints int
 	// Reachable is whether the cluster's API server answers now.
 	Reachable bool
+	// Probe is what the probes say; nil where none is configured.
+	Probe *ProbeSignal
 	// Before is the verdict that was last acted on; empty where there was none.
 	Before Verdict
 }
@@ -37,7 +45,7 @@ type Finding struct {
 // unknown stays as it was, and what was never judged is taken to serve, since refusing it could only lose requests.
 func (f Finding) Serving(before Verdict) bool {
 	if f.Verdict == Unknown {
-		return before != Unfit
+		return !before.out()
 	}
 	return f.Verdict == Fit
 }
@@ -45,15 +53,29 @@ func (f Finding) Serving(before Verdict) bool {
 // healthCheck looks at the signals and returns a finding, or nil when it has nothing to say.
 type healthCheck func(Signals) *Finding
 
-// healthChecks in their order; the first finding holds.
+// Reasons of findings that a route's condition Probed speaks of.
+const (
+	reasonProbeAwaited = "ProbeAwaited"
+	reasonGuardHolds   = "GuardHolds"
+	reasonHubLinkBad   = "HubLinkBad"
+	reasonNoPeerToAsk  = "NoPeerToAsk"
+)
+
+// healthChecks in their order; the first finding holds. The probes are asked only about a cluster that has endpoints, and
+// have a say only once they have succeeded somewhere ("proven").
 //
-//	contents seen | API server | ready endpoints | finding
-//	no            | any        | any             | Unknown NotSynced: kept as before
-//	yes           | reachable  | 0               | Unfit NoReadyEndpoints
-//	yes           | lost       | 0 when last seen| Unfit NoReadyEndpointsLastKnown: nothing says that it came back
-//	yes           | lost       | some            | Fit LastKnown: losing the API server is not losing the traffic
-//	yes           | reachable  | some            | Fit ReadyEndpoints
-var healthChecks = []healthCheck{notYetSeen, knownEmpty, lastKnownEmpty, lastKnownReady, ready}
+//	contents | API server | ready endpoints | hub's probe | through a peer | finding
+//	not seen | any        | any             | any         | any            | Unknown NotSynced: kept as before
+//	seen     | reachable  | 0               | any         | any            | Unfit NoReadyEndpoints
+//	seen     | lost       | 0 when last seen| any         | any            | Unfit NoReadyEndpointsLastKnown: nothing says that it came back
+//	seen     | any        | some            | none        | none           | Unknown ProbeAwaited where it was Suspected; else as without probes
+//	seen     | any        | some            | ill         | ill            | Suspected; Unknown GuardHolds where too many are
+//	seen     | any        | some            | ill         | well           | Fit HubLinkBad: the link from the hub is bad
+//	seen     | any        | some            | ill         | none           | Suspected where the hub's word is enough, else Unknown NoPeerToAsk
+//	seen     | lost       | some            | well, none  | any            | Fit LastKnown: losing the API server is not losing the traffic
+//	seen     | reachable  | some            | well, none  | any            | Fit ReadyEndpoints
+var healthChecks = []healthCheck{notYetSeen, knownEmpty, lastKnownEmpty,
+	probeAwaited, guardHolds, suspected, hubLinkBad, hubsWordAlone, noPeerToAsk, lastKnownReady, ready}
 
 // Judge runs the checks.
 func Judge(s Signals) Finding {
@@ -84,6 +106,50 @@ func lastKnownEmpty(s Signals) *Finding {
 		return nil
 	}
 	return &Finding{Unfit, "NoReadyEndpointsLastKnown", "no endpoint was ready when its API server was last reached"}
+}
+
+// probeAwaited keeps out what was taken out by the probes of a process that is gone, until those of this one say more.
+func probeAwaited(s Signals) *Finding {
+	if s.Before != Suspected || s.Probe == nil || s.Probe.speaks() || s.Probe.Peer.Sight == SeenWell {
+		return nil
+	}
+	return &Finding{Unknown, reasonProbeAwaited, "it was taken out by its probes, and stays so until they have been made again"}
+}
+
+func guardHolds(s Signals) *Finding {
+	if !s.Probe.suspects() || s.Probe.Held == "" {
+		return nil
+	}
+	return &Finding{Unknown, reasonGuardHolds, s.Probe.said() + ", and it is kept as it was: " + s.Probe.Held}
+}
+
+func suspected(s Signals) *Finding {
+	if !s.Probe.suspects() || s.Probe.Peer.Sight != SeenIll {
+		return nil
+	}
+	return &Finding{Suspected, "ProbesFail", "its probes fail " + s.Probe.said()}
+}
+
+func hubLinkBad(s Signals) *Finding {
+	if !s.Probe.hubSaysIll() || s.Probe.Peer.Sight != SeenWell {
+		return nil
+	}
+	return &Finding{Fit, reasonHubLinkBad, "it serves, and the hub's own way to its gateway is bad: " + s.Probe.said()}
+}
+
+func hubsWordAlone(s Signals) *Finding {
+	if !s.Probe.suspects() {
+		return nil
+	}
+	return &Finding{Suspected, "HubProbeFails", "its probe fails " + s.Probe.said() + ", and its policy says that the hub's word is enough"}
+}
+
+func noPeerToAsk(s Signals) *Finding {
+	if !s.Probe.hubSaysIll() {
+		return nil
+	}
+	return &Finding{Unknown, reasonNoPeerToAsk, "its probe fails " + s.Probe.said() +
+		", and no other cluster can be asked, so it is kept as it was"}
 }
 
 func lastKnownReady(s Signals) *Finding {

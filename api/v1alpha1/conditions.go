@@ -123,6 +123,7 @@ const (
 	WeightAnywhere    = "Anywhere"   // no nearer cluster is fit
 	WeightStandby     = "Standby"    // fit, listed at weight 0 so that an emergency is one write
 	WeightUnfit       = "Unfit"      // at weight 0 because the verdict is Unfit
+	WeightSuspected   = "Suspected"  // at weight 0 because its probes fail from two sides
 	WeightHeld        = "Held"       // the last good split, kept because no cluster is fit
 	WeightResolving   = "Resolving"  // new in the member: weight follows once the member has resolved it
 	WeightWithdrawing = "Withdrawn"  // no longer exported: at 0 until the member has confirmed it

@@ -59,10 +59,23 @@ type TrafficDistributionPolicySpec struct {
 	Overrides *TrafficDistribution `json:"overrides,omitempty"`
 }
 
-// TrafficDistribution is what a policy can say.
+// TrafficDistribution is what a policy can say. What it leaves out is said by the other policies along the way.
+//
+// +kubebuilder:validation:MinProperties=1
 type TrafficDistribution struct {
 	// Distribution over the clusters that export a backend.
-	Distribution Distribution `json:"distribution"`
+	// +optional
+	Distribution Distribution `json:"distribution,omitzero"`
+	// Health is how it is found out whether a cluster serves.
+	// +optional
+	Health *Health `json:"health,omitempty"`
+}
+
+// Health is how it is found out whether a cluster serves.
+type Health struct {
+	// Probe looks at the service in each cluster from outside. Without it, endpoints alone decide.
+	// +optional
+	Probe *Probe `json:"probe,omitempty"`
 }
 
 // DistributionType names a way to spread requests over clusters.
