@@ -75,6 +75,20 @@ func TestFaultsAreFeltAndHealed(t *testing.T) {
 	}
 }
 
+// What one component needs to be ready is another's fault, in the order in which it is worst.
+func TestStackedFaultsAreHealedAtOnce(t *testing.T) {
+	ctx := context.Background()
+	l := labtest.Lab
+	t.Cleanup(func() { require.NoError(t, l.Heal(ctx)) })
+	require.NoError(t, l.Stop("gke", state.Istiod))
+	require.NoError(t, l.Kill("gke", state.APIServer))
+	require.NoError(t, l.Kill("gke", state.Etcd))
+	require.NoError(t, l.Start(ctx, "gke", state.APIServer), "it runs, and cannot be ready yet")
+	require.NoError(t, l.Heal(ctx))
+	listed(t, 0)
+	whole(t)
+}
+
 func TestALostNodeComesBack(t *testing.T) {
 	ctx := context.Background()
 	l := labtest.Lab

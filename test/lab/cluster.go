@@ -179,7 +179,17 @@ func (l *Lab) start(lab *state.Lab, c state.Cluster, component string) error {
 	if lab.Ready {
 		l.say("%s: %s was dead, started again", c.Name, component)
 	}
-	return state.UpdateExisting(l.Dir, func(s *state.Lab) error { s.SetProcess(p); return nil })
+	return l.record(p)
+}
+
+// record puts a process that was just started on the lab's list. One that cannot be listed (a full disk, a lab that is being
+// taken down) is ended again: the next command would start another beside it.
+func (l *Lab) record(p state.Process) error {
+	err := state.UpdateExisting(l.Dir, func(s *state.Lab) error { s.SetProcess(p); return nil })
+	if err != nil {
+		err = errors.Join(err, process.Signal(p, syscall.SIGKILL))
+	}
+	return err
 }
 
 func (l *Lab) awaitAPIServer(ctx context.Context, c state.Cluster) error {

@@ -25,7 +25,7 @@ import (
 // Inject breaks something and returns when it is broken. The same fault again changes its measure. It stays in
 // force, over `up` as well, until Heal, or Start for a component.
 func (l *Lab) Inject(ctx context.Context, f state.Fault) error {
-	unlock, err := l.lockFaults()
+	unlock, err := l.lockFaults(ctx)
 	if err != nil {
 		return err
 	}
@@ -51,15 +51,65 @@ func (l *Lab) Inject(ctx context.Context, f state.Fault) error {
 			return err
 		}
 		if f.Kind == state.Killed && t.component == "" {
-			return kill(ctx, processes) // the node starts it again: nothing lasts
+			return l.killPods(ctx, f, processes)
 		}
 	}
 	// First on the list: what is broken and not listed would never be healed.
-	err = state.UpdateExisting(l.Dir, func(s *state.Lab) error { s.AddFault(f); lab = s; return nil })
+	var before []state.Fault
+	err = state.UpdateExisting(l.Dir, func(s *state.Lab) error {
+		before = slices.Clone(s.Faults)
+		s.AddFault(f)
+		lab = s
+		return nil
+	})
 	if err != nil {
 		return err
 	}
-	return strike(ctx, lab, f, processes)
+	if err := strike(ctx, lab, f, processes); err != nil {
+		return l.takeBack(ctx, before, f, processes, err)
+	}
+	return nil
+}
+
+// killPods kills what the node starts again: nothing lasts, also of a freeze that was in force before.
+func (l *Lab) killPods(ctx context.Context, f state.Fault, processes []state.Process) error {
+	if err := kill(ctx, processes); err != nil {
+		return err
+	}
+	f.Kind = state.Stopped
+	return state.UpdateExisting(l.Dir, func(s *state.Lab) error { s.RemoveFaults(f.Same); return nil })
+}
+
+// takeBack puts the list back as it was before a fault that could not be made, and what it is about with it; it returns why.
+// A kill or a stop that failed midway stays listed: some of it is in force, and cannot be undone but by Heal.
+func (l *Lab) takeBack(ctx context.Context, before []state.Fault, f state.Fault, processes []state.Process, why error) error {
+	if f.Kind == state.Killed || f.Kind == state.Stopped || f.Kind == state.NodeLoss {
+		return why
+	}
+	var lab *state.Lab
+	err := state.UpdateExisting(l.Dir, func(s *state.Lab) error { s.Faults, lab = before, s; return nil })
+	if err != nil {
+		return errors.Join(why, err)
+	}
+	if f.Kind == state.Clock {
+		_ = setClocks(processes, offsetOf(before, f)) // a clock that could not be moved is where it was
+		return why
+	}
+	// Also where it was given up by Ctrl-C.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), relayStart)
+	defer cancel()
+	if err := l.applyLinks(ctx, lab, f.Cluster, f.Peer); err != nil {
+		return fmt.Errorf("%w; and the link could not be put back, `isthmus-lab fault heal` tries it again: %w", why, err)
+	}
+	return why
+}
+
+// offsetOf returns how far the same fault had moved a clock before; zero where there was none.
+func offsetOf(faults []state.Fault, f state.Fault) time.Duration {
+	if i := slices.IndexFunc(faults, f.Same); i >= 0 {
+		return faults[i].Offset.Duration
+	}
+	return 0
 }
 
 // strikes are what is done for each kind of fault.
@@ -103,7 +153,7 @@ func checkFault(lab *state.Lab, f *state.Fault) error {
 		return errors.New("a latency is more than 0 and up to 1m")
 	case f.Jitter != nil && (f.Jitter.Duration < 0 || f.Jitter.Duration > f.Latency.Duration):
 		return errors.New("a jitter is not negative and not more than the latency that it varies")
-	case f.Kind == state.Loss && (f.Loss <= 0 || f.Loss > 1):
+	case f.Kind == state.Loss && !(f.Loss > 0 && f.Loss <= 1): // so that NaN is refused, too
 		return errors.New("a loss is more than 0% and up to 100%")
 	case f.Kind == state.Bandwidth && f.Rate < 8_000:
 		return errors.New("a bandwidth is at least 8kbit: less would not carry one packet a second")
@@ -113,133 +163,6 @@ func checkFault(lab *state.Lab, f *state.Fault) error {
 		return o.Kind == state.NodeLoss && o.Cluster == f.Cluster
 	}):
 		return fmt.Errorf("the node of %s is lost already: `isthmus-lab fault heal %s` brings it back", f.Cluster, f.Cluster)
-	}
-	return nil
-}
-
-// Heal undoes the faults of some clusters, of all without a name, and returns when what was dead is ready
-// again. Where there is nothing to heal, it puts the links back as they belong.
-func (l *Lab) Heal(ctx context.Context, clusters ...string) error {
-	unlock, err := l.lockFaults()
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	var lab *state.Lab
-	var gone []state.Fault
-	err = state.UpdateExisting(l.Dir, func(s *state.Lab) error {
-		for _, name := range clusters {
-			if _, err := s.Cluster(name); err != nil {
-				return err
-			}
-		}
-		gone = s.RemoveFaults(func(f state.Fault) bool {
-			return len(clusters) == 0 || slices.ContainsFunc(clusters, f.Touches)
-		})
-		lab = s
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	if len(clusters) == 0 {
-		for _, c := range lab.Clusters {
-			clusters = append(clusters, c.Name)
-		}
-	}
-	for _, f := range gone {
-		clusters = append(clusters, f.Cluster, f.Peer)
-	}
-	errs := []error{l.applyLinks(ctx, lab, clusters...)}
-	for _, f := range gone {
-		errs = append(errs, l.revive(ctx, lab, f))
-	}
-	return errors.Join(errs...)
-}
-
-// Start undoes Kill and Stop of a component: it starts what is dead and lets go on what is frozen, and returns when it is
-// ready.
-func (l *Lab) Start(ctx context.Context, cluster, component string) error {
-	unlock, err := l.lockFaults()
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	t, err := targetOf(component)
-	if err != nil {
-		return err
-	}
-	lab, err := l.State()
-	if err != nil {
-		return err
-	}
-	if _, err := lab.Cluster(cluster); err != nil {
-		return err
-	}
-	if t.component == state.NodeAgent && lab.Faulty(cluster, "", state.NodeLoss) {
-		return fmt.Errorf("the node of %s is lost: `isthmus-lab fault heal %s` brings it back", cluster, cluster)
-	}
-	err = state.UpdateExisting(l.Dir, func(s *state.Lab) error {
-		s.RemoveFaults(func(f state.Fault) bool {
-			return f.Cluster == cluster && f.Component == t.name && (f.Kind == state.Killed || f.Kind == state.Stopped)
-		})
-		lab = s
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	return l.revive(ctx, lab, state.Fault{Kind: state.Stopped, Cluster: cluster, Component: t.name})
-}
-
-// revive undoes what a fault that is off the list has done to processes.
-func (l *Lab) revive(ctx context.Context, lab *state.Lab, f state.Fault) error {
-	switch f.Kind {
-	case state.NodeLoss:
-		return l.startComponent(ctx, lab, f.Cluster, state.NodeAgent)
-	case state.Killed, state.Stopped, state.Clock:
-	default:
-		return nil
-	}
-	t, err := targetOf(f.Component)
-	if err != nil {
-		return err
-	}
-	processes, err := t.in(lab, f.Cluster)
-	if f.Kind == state.Clock {
-		if err != nil {
-			return nil //nolint:nilerr // what has died has taken its clock along
-		}
-		return setClocks(processes, 0)
-	}
-	if err == nil {
-		if err := signal(syscall.SIGCONT, processes); err != nil {
-			return err
-		}
-	}
-	if t.name == state.Istiod {
-		return l.awaitIstiod(ctx, f.Cluster)
-	}
-	if t.component == "" {
-		return nil // what is dead of it, the node has started again
-	}
-	return l.startComponent(ctx, lab, f.Cluster, t.component)
-}
-
-// startComponent starts a component unless it runs, and waits until it is ready.
-func (l *Lab) startComponent(ctx context.Context, lab *state.Lab, cluster, component string) error {
-	c, err := lab.Cluster(cluster)
-	if err != nil {
-		return err
-	}
-	if err := l.ensureTools(ctx, lab.Mesh); err != nil {
-		return err
-	}
-	if err := l.ensureRunning(lab, *c, component); err != nil {
-		return err
-	}
-	if component == state.APIServer || component == state.Etcd {
-		return l.awaitAPIServer(ctx, *c)
 	}
 	return nil
 }
@@ -275,28 +198,6 @@ func setClocks(processes []state.Process, offset time.Duration) error {
 	return errors.Join(errs...)
 }
 
-// repairClocks moves the clocks of what was started anew under a fault.
-func (l *Lab) repairClocks() error {
-	lab, err := l.State()
-	if err != nil {
-		return err
-	}
-	var errs []error
-	for _, f := range lab.Faults {
-		if f.Kind != state.Clock {
-			continue
-		}
-		t, err := targetOf(f.Component)
-		if err != nil {
-			return err
-		}
-		if processes, err := t.in(lab, f.Cluster); err == nil {
-			errs = append(errs, setClocks(processes, f.Offset.Duration))
-		}
-	}
-	return errors.Join(errs...)
-}
-
 func signal(sig syscall.Signal, processes []state.Process) error {
 	var errs []error
 	for _, p := range processes {
@@ -305,8 +206,9 @@ func signal(sig syscall.Signal, processes []state.Process) error {
 	return errors.Join(errs...)
 }
 
-// lockFaults keeps faults that are made at the same time from undoing one another.
-func (l *Lab) lockFaults() (unlock func(), err error) {
+// lockFaults keeps faults that are made at the same time from undoing one another. A heal may take minutes: whoever waits for
+// it can give up.
+func (l *Lab) lockFaults(ctx context.Context) (unlock func(), err error) {
 	if _, err := l.State(); err != nil {
 		return nil, err
 	}
@@ -314,16 +216,22 @@ func (l *Lab) lockFaults() (unlock func(), err error) {
 	if err != nil {
 		return nil, err
 	}
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
 	for {
-		err = unix.Flock(int(f.Fd()), unix.LOCK_EX)
-		if !errors.Is(err, unix.EINTR) {
-			break
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			return func() { _ = f.Close() }, nil
+		}
+		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
+			return nil, errors.Join(fmt.Errorf("lock %s: %w", f.Name(), err), f.Close())
+		}
+		select {
+		case <-ctx.Done():
+			return nil, errors.Join(fmt.Errorf("another `isthmus-lab fault` works on this lab: %w", ctx.Err()), f.Close())
+		case <-tick.C:
 		}
 	}
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("lock %s: %w", f.Name(), err), f.Close())
-	}
-	return func() { _ = f.Close() }, nil
 }
 
 // faultsOf says the faults in a few words each, for a list.

@@ -5,7 +5,11 @@
 package lab
 
 import (
+	"context"
+	"math"
 	"os"
+	"os/exec"
+	"slices"
 	"testing"
 	"time"
 
@@ -58,6 +62,7 @@ func TestFaultsAreRefusedInWords(t *testing.T) {
 		"more than 0 and up":    {Kind: state.Latency, Cluster: "eks", Latency: &metav1.Duration{}},
 		"not more than the lat": {Kind: state.Latency, Cluster: "eks", Latency: &metav1.Duration{Duration: 1}, Jitter: &metav1.Duration{Duration: 2}},
 		"more than 0% and":      {Kind: state.Loss, Cluster: "eks", Loss: 1.1},
+		"to 100%":               {Kind: state.Loss, Cluster: "eks", Loss: math.NaN()},
 		"at least 8kbit":        {Kind: state.Bandwidth, Cluster: "eks", Rate: 7999},
 		"is lost already":       {Kind: state.NodeLoss, Cluster: "gke"},
 	} {
@@ -120,4 +125,80 @@ func TestATargetIsFoundAmongWhatRuns(t *testing.T) {
 			require.ErrorContains(t, err, "isthmus-lab status")
 		}
 	}
+}
+
+// recorded is a lab that is nothing but its file.
+func recorded(t *testing.T, change func(*state.Lab)) *Lab {
+	t.Helper()
+	dir := t.TempDir()
+	require.NoError(t, state.Update(dir, func(s *state.Lab) error { change(s); return nil }))
+	return &Lab{Dir: dir}
+}
+
+func TestAFaultThatCannotBeMadeIsNotListed(t *testing.T) {
+	ctx := context.Background()
+	l := recorded(t, func(s *state.Lab) { s.Clusters = []state.Cluster{{Name: "test-none", Index: 200}} })
+	require.ErrorContains(t, l.Latency(ctx, "test-none", "", time.Second, 0), "isl-test-none", "there is no such network")
+	now, err := l.State()
+	require.NoError(t, err)
+	require.Empty(t, now.Faults)
+
+	require.NoError(t, state.Update(l.Dir, func(s *state.Lab) error {
+		s.AddFault(state.Fault{Kind: state.Loss, Cluster: "test-none", Loss: 0.1})
+		return nil
+	}))
+	require.Error(t, l.Loss(ctx, "test-none", "", 0.5))
+	now, err = l.State()
+	require.NoError(t, err)
+	require.Len(t, now.Faults, 1)
+	require.InDelta(t, 0.1, now.Faults[0].Loss, 1e-9, "the measure that is still in force")
+}
+
+func TestWhoeverWaitsForAnotherFaultCanGiveUp(t *testing.T) {
+	l := recorded(t, func(*state.Lab) {})
+	unlock, err := l.lockFaults(context.Background())
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	_, err = l.lockFaults(ctx)
+	require.ErrorContains(t, err, "another `isthmus-lab fault`")
+	unlock()
+	unlock, err = l.lockFaults(context.Background())
+	require.NoError(t, err)
+	unlock()
+}
+
+func TestWhatIsHealedStartsInTheOrderOfACluster(t *testing.T) {
+	order := []state.Fault{
+		{Kind: state.Killed, Component: state.Etcd}, {Kind: state.Stopped, Component: state.APIServer},
+		{Kind: state.NodeLoss}, {Kind: state.Killed, Component: state.KubeProxy}, {Kind: state.Stopped, Component: state.Istiod},
+	}
+	backwards := slices.Clone(order)
+	slices.Reverse(backwards)
+	slices.SortStableFunc(backwards, byTurn)
+	require.Equal(t, order, backwards)
+}
+
+func TestNobodyWaitsForAnAPIServerThatAFaultHolds(t *testing.T) {
+	lab := threeClusters()
+	require.True(t, canServe(lab, "eks"))
+	lab.AddFault(state.Fault{Kind: state.Killed, Cluster: "eks", Component: state.Etcd})
+	lab.AddFault(state.Fault{Kind: state.Stopped, Cluster: "gke", Component: state.APIServer})
+	lab.AddFault(state.Fault{Kind: state.Killed, Cluster: "hub", Component: state.KubeProxy})
+	require.False(t, canServe(lab, "eks"))
+	require.False(t, canServe(lab, "gke"))
+	require.True(t, canServe(lab, "hub"))
+}
+
+func TestAProcessThatCannotBeListedIsEnded(t *testing.T) {
+	cmd := exec.Command("sleep", "600")
+	require.NoError(t, cmd.Start())
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	t.Cleanup(func() { _ = cmd.Process.Kill() })
+	start, err := state.StartTime(cmd.Process.Pid)
+	require.NoError(t, err)
+	l := &Lab{Dir: t.TempDir()} // as after `down`
+	require.ErrorIs(t, l.record(state.Process{PID: cmd.Process.Pid, StartTime: start}), state.ErrNoLab)
+	require.ErrorContains(t, <-ended, "killed")
 }

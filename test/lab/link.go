@@ -118,7 +118,7 @@ func (l *Lab) applyLinks(ctx context.Context, lab *state.Lab, clusters ...string
 
 // repairLinks makes all links what the faults say, whatever was done to them by hand.
 func (l *Lab) repairLinks(ctx context.Context, lab *state.Lab) error {
-	unlock, err := l.lockFaults()
+	unlock, err := l.lockFaults(ctx)
 	if err != nil {
 		return err
 	}
@@ -183,7 +183,7 @@ func (l *Lab) startRelay(c network.Cluster) error {
 	if err != nil {
 		return err
 	}
-	return state.UpdateExisting(l.Dir, func(s *state.Lab) error { s.SetProcess(p); return nil })
+	return l.record(p)
 }
 
 // unshape puts the link back and ends the relay, if there is one.
@@ -192,17 +192,17 @@ func (l *Lab) unshape(ctx context.Context, want link) error {
 		return err
 	}
 	err := network.Do(want.network.NetNS, func() error { return shaper.End(ctx) })
-	if err != nil && !errors.Is(err, unix.ECONNREFUSED) {
-		return err
+	if errors.Is(err, unix.ECONNREFUSED) {
+		err = nil // none runs
+	}
+	lab, stateErr := l.State()
+	if stateErr != nil {
+		return errors.Join(err, stateErr)
 	}
 	// One that does not answer any more, or froze, still holds its device.
-	lab, err := l.State()
-	if err != nil {
-		return err
-	}
 	relays := lab.Find(want.network.Name, state.Link)
 	if len(relays) == 0 {
-		return nil
+		return err
 	}
 	if err := kill(ctx, relays); err != nil {
 		return err

@@ -112,6 +112,18 @@ func TestARelayCarriesALinksFramesByItsRules(t *testing.T) {
 	require.Equal(t, before, picture(t, a, b), "nothing is left of it")
 }
 
+func TestARelayThatIsFrozenIsNotWaitedForForEver(t *testing.T) {
+	a, _ := twoClusters(t)
+	var silent net.Listener
+	require.NoError(t, Do(a.NetNS, func() (err error) {
+		silent, err = net.Listen("unix", "@isthmus-lab-link") // takes connections, and says nothing
+		return err
+	}))
+	t.Cleanup(func() { _ = silent.Close() })
+	err := Do(a.NetNS, func() error { return shaper.End(context.Background()) })
+	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+}
+
 func TestTwoClustersAreCutFromOneAnotherOnly(t *testing.T) {
 	a, b := twoClusters(t)
 	before := picture(t, a, b)

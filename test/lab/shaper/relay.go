@@ -66,8 +66,15 @@ func Set(ctx context.Context, rules []Rule) error {
 	return tell(ctx, order{Rules: rules})
 }
 
+// endWait is how long a relay may take to answer that it ends: one that is frozen never does.
+const endWait = 2 * time.Second
+
 // End ends the relay of the calling thread's network namespace.
-func End(ctx context.Context) error { return tell(ctx, order{End: true}) }
+func End(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, endWait)
+	defer cancel()
+	return tell(ctx, order{End: true})
+}
 
 func tell(ctx context.Context, o order) error {
 	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", control)

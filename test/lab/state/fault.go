@@ -39,7 +39,8 @@ type Fault struct {
 	Since metav1.Time `json:"since"`
 }
 
-func (f Fault) same(o Fault) bool {
+// Same says whether two faults are one, of whatever measure.
+func (f Fault) Same(o Fault) bool {
 	return f.Kind == o.Kind && f.Cluster == o.Cluster && f.Peer == o.Peer && f.Component == o.Component
 }
 
@@ -91,7 +92,7 @@ func formatRate(bits int64) string {
 // AddFault records a fault in the place of the same one.
 func (l *Lab) AddFault(f Fault) {
 	f.Since = metav1.Time{Time: time.Now().UTC().Truncate(time.Second)}
-	l.RemoveFaults(f.same)
+	l.RemoveFaults(f.Same)
 	l.Faults = append(l.Faults, f)
 }
 
