@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -30,7 +31,9 @@ var running struct {
 	ended   bool
 	servers []*envtest.Environment
 	configs []*rest.Config
-	onStop  []func()
+	// binaries is the folder of boundBinaries, once made.
+	binaries string
+	onStop   []func()
 }
 
 // OnStop has a function called before the API servers stop: an open watch keeps one from stopping for a minute.
@@ -46,8 +49,13 @@ func Main(m *testing.M) {
 	running.main = true
 	interrupted := make(chan os.Signal, 1)
 	signal.Notify(interrupted, syscall.SIGINT, syscall.SIGTERM)
+	// Who reads what the tests say may be gone before they are: that must not cut the cleaning up short.
+	signal.Ignore(syscall.SIGPIPE)
 	go func() {
-		<-interrupted
+		select {
+		case <-interrupted:
+		case <-orphaned():
+		}
 		if err := stop(); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 		}
@@ -59,6 +67,18 @@ func Main(m *testing.M) {
 		code = max(code, 1)
 	}
 	os.Exit(code)
+}
+
+// orphaned is closed when whoever started this process has ended: `go test` does not tell its tests of a SIGTERM.
+func orphaned() <-chan struct{} {
+	gone, parent := make(chan struct{}), os.Getppid()
+	go func() {
+		defer close(gone)
+		for os.Getppid() == parent {
+			time.Sleep(time.Second)
+		}
+	}()
+	return gone
 }
 
 // Start returns admin configs of n API servers, always the same ones first; those that do not run yet are started.
@@ -87,7 +107,7 @@ func grow(n int) error {
 	if missing <= 0 {
 		return nil
 	}
-	binaries, err := binaryDir()
+	binaries, err := boundBinaries()
 	if err != nil {
 		return err
 	}
@@ -101,7 +121,7 @@ func grow(n int) error {
 		servers[i] = environment(binaries, crds)
 		running.servers = append(running.servers, servers[i])
 		group.Go(func() (err error) {
-			configs[i], err = servers[i].Start()
+			configs[i], err = start(servers[i])
 			return err
 		})
 	}
@@ -110,6 +130,19 @@ func grow(n int) error {
 	}
 	running.configs = append(running.configs, configs...)
 	return nil
+}
+
+// start starts a server from a thread that stays: what is bound to this process ends with the thread that started it.
+func start(server *envtest.Environment) (config *rest.Config, err error) {
+	done := make(chan struct{})
+	go func() {
+		runtime.LockOSThread()
+		config, err = server.Start()
+		close(done)
+		select {}
+	}()
+	<-done
+	return config, err
 }
 
 func environment(binaries string, crds []string) *envtest.Environment {
@@ -136,6 +169,9 @@ func stop() error {
 		errs = append(errs, server.Stop())
 	}
 	running.servers, running.configs = nil, nil
+	if running.binaries != "" {
+		errs = append(errs, os.RemoveAll(running.binaries))
+	}
 	return errors.Join(errs...)
 }
 
