@@ -60,7 +60,8 @@ func (m *metrics) weights(route *gatewayv1.HTTPRoute, status v1alpha1.RoutePlanS
 
 // overrides counts all of them, by what their conditions say. A type of which there is none counts 0.
 func (m *metrics) overrides(all []*v1alpha1.TrafficOverride) {
-	for _, kind := range []v1alpha1.OverrideType{v1alpha1.OverrideDrain, v1alpha1.OverrideHold, v1alpha1.OverridePin, v1alpha1.OverrideFreeze} {
+	for _, kind := range []v1alpha1.OverrideType{v1alpha1.OverrideDrain, v1alpha1.OverrideHold, v1alpha1.OverridePin, v1alpha1.OverrideFreeze,
+		v1alpha1.OverrideFailback} {
 		for _, inForce := range []bool{true, false} {
 			n := 0
 			for _, o := range all {

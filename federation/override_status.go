@@ -112,7 +112,7 @@ func (s OverrideSnapshot) inForce(missing []string) metav1.Condition {
 func (s OverrideSnapshot) concernsAnything() bool {
 	spec := s.Override.Spec
 	switch spec.Type {
-	case v1alpha1.OverrideDrain:
+	case v1alpha1.OverrideDrain, v1alpha1.OverrideFailback:
 		return slices.Contains(s.Members, spec.Cluster) && (len(spec.Imports) == 0 || len(s.Imports) > 0)
 	case v1alpha1.OverridePin:
 		return len(s.Routes) > 0 && slices.ContainsFunc(spec.Weights, func(w v1alpha1.ClusterWeight) bool {
@@ -140,7 +140,7 @@ func (s OverrideSnapshot) overruled() (by []string, whole bool) {
 		}
 	case v1alpha1.OverridePin:
 		return s.overruledPin(all)
-	case v1alpha1.OverrideHold, v1alpha1.OverrideFreeze:
+	case v1alpha1.OverrideHold, v1alpha1.OverrideFreeze, v1alpha1.OverrideFailback:
 	}
 	return by, false
 }

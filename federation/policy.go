@@ -60,11 +60,12 @@ type Effective struct {
 	Policy       string
 	Health       v1alpha1.Health
 	HealthPolicy string
+	Failback     v1alpha1.Failback
 }
 
 // EffectivePolicy finds what holds along a path of targets, given from the highest (Gateway) to the lowest
-// (ServiceImport): the highest override, else the lowest default, else Local (GEP-2649). Distribution and health are
-// looked for apart, since a policy may say one of them alone.
+// (ServiceImport): the highest override, else the lowest default, else Local (GEP-2649). Distribution, health
+// and failback are looked for apart, since a policy may say one of them alone.
 func EffectivePolicy(path []Target, policies []*v1alpha1.TrafficDistributionPolicy) Effective {
 	result := Effective{Distribution: v1alpha1.Distribution{Type: v1alpha1.DistributionLocal}}
 	if d, policy := effective(path, policies, func(d *v1alpha1.TrafficDistribution) bool { return d.Distribution.Type != "" }); d != nil {
@@ -72,6 +73,9 @@ func EffectivePolicy(path []Target, policies []*v1alpha1.TrafficDistributionPoli
 	}
 	if d, policy := effective(path, policies, func(d *v1alpha1.TrafficDistribution) bool { return d.Health != nil }); d != nil {
 		result.Health, result.HealthPolicy = *d.Health, policy
+	}
+	if d, _ := effective(path, policies, func(d *v1alpha1.TrafficDistribution) bool { return d.Failback != nil }); d != nil {
+		result.Failback = *d.Failback
 	}
 	return result
 }

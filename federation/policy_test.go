@@ -76,6 +76,17 @@ func TestEffectivePolicy(t *testing.T) {
 	}
 }
 
+func TestEachPartOfAPolicyIsDecidedForItself(t *testing.T) {
+	platform, app := policyOn("platform", "override", "Gateway g"), policyOn("app", "both", "HTTPRoute r")
+	platform.Spec.Overrides = &v1alpha1.TrafficDistribution{Failback: &v1alpha1.Failback{Mode: v1alpha1.FailbackManual}}
+	app.Spec.Defaults.Health = &v1alpha1.Health{MinReadyPercent: new(int32(80))}
+	app.Spec.Overrides = &v1alpha1.TrafficDistribution{Failback: &v1alpha1.Failback{Mode: v1alpha1.FailbackAutomatic}}
+	e := EffectivePolicy([]Target{{Kind: "Gateway", Namespace: "sample", Name: "g"}, {Kind: "HTTPRoute", Namespace: "sample", Name: "r"}},
+		[]*v1alpha1.TrafficDistributionPolicy{platform, app})
+	require.Equal(t, Effective{Distribution: weighted("app", 1), Policy: "sample/app", Health: *app.Spec.Defaults.Health,
+		HealthPolicy: "sample/app", Failback: *platform.Spec.Overrides.Failback}, e)
+}
+
 func TestPolicyStatus(t *testing.T) {
 	p := policyOn("policy", "both", "Gateway g")
 	p.Generation = 7

@@ -120,7 +120,7 @@ func drawOverrides(t *rapid.T, members []RouteMember) Overrides {
 			o.Spec.Weights = []v1alpha1.ClusterWeight{{Cluster: cluster, Weight: rapid.SampledFrom(hostileWeights).Draw(t, "pin")}}
 		case v1alpha1.OverrideHold:
 			o.Spec.Routes = []v1alpha1.ObjectReference{{Namespace: "sample", Name: "r"}}
-		case v1alpha1.OverrideFreeze:
+		case v1alpha1.OverrideFreeze, v1alpha1.OverrideFailback:
 		}
 		all = append(all, o)
 	}

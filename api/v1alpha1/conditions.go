@@ -87,6 +87,10 @@ const (
 	ReasonFailedOver        = "FailedOver"
 	ReasonNoFitCluster      = "NoFitCluster"
 	ReasonOverridden        = "Overridden"
+	ReasonDegraded          = "Degraded"
+	ReasonFailingBack       = "FailingBack"
+	ReasonAwaitingFailback  = "AwaitingFailback"
+	ReasonCapacityExceeded  = "CapacityExceeded"
 	ReasonImportNotFound    = "BackendNotFound"
 	ReasonForeignObject     = "ForeignObject"
 	ReasonMemberUnreachable = "MemberUnreachable"
@@ -111,6 +115,8 @@ const (
 const (
 	ShiftDrained        = "Drained"
 	ShiftUndrained      = "Undrained"
+	ShiftDegraded       = "Degraded"
+	ShiftFailedBack     = "FailedBack"
 	ShiftWeightsChanged = "WeightsChanged"
 )
 
@@ -129,6 +135,12 @@ const (
 	WeightWithdrawing = "Withdrawn"  // no longer exported: at 0 until the member has confirmed it
 	WeightNotListed   = "NotListed"  // the policy gives this cluster no share
 	WeightByRoute     = "Route"      // the route itself gives the whole backend weight 0
+
+	WeightDegraded  = "Degraded"         // less than its part, because only a part of its endpoints is ready
+	WeightHolding   = "Holding"          // fit again, and waits for its hold to end before it takes more
+	WeightAwaiting  = "AwaitingFailback" // at 0 and fit again: its policy leaves its return to a person
+	WeightReturning = "Returning"        // fit again, and is given its part step by step
+	WeightOver      = "CapacityExceeded" // more than its capacity, because no other cluster can carry it
 
 	// By a person's word, a TrafficOverride, which the message names.
 	WeightDrained      = "Drained"      // at 0 because the cluster is drained

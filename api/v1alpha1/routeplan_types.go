@@ -94,4 +94,48 @@ type PlannedBackend struct {
 	// Message says it in words.
 	// +optional
 	Message string `json:"message,omitempty"`
+	// Health is what is remembered of a cluster that does not take its whole part, or did not until recently.
+	// +optional
+	Health *BackendHealth `json:"health,omitempty"`
+}
+
+// HealthPhase names where a cluster is between taking its whole part and taking none.
+//
+// +kubebuilder:validation:Enum=Starting;Out;Drained;Degraded;Holding;Returning;Full
+type HealthPhase string
+
+const (
+	// HealthStarting has never taken its whole part: it takes what it can.
+	HealthStarting HealthPhase = "Starting"
+	// HealthOut takes nothing, because it is not fit.
+	HealthOut HealthPhase = "Out"
+	// HealthDrained takes nothing, because a person said so.
+	HealthDrained HealthPhase = "Drained"
+	// HealthDegraded takes a part of its part, because only a part of its endpoints is ready.
+	HealthDegraded HealthPhase = "Degraded"
+	// HealthHolding could take more than it does, and waits for its hold to end or for a person.
+	HealthHolding HealthPhase = "Holding"
+	// HealthReturning could take more than it does, and is given more step by step.
+	HealthReturning HealthPhase = "Returning"
+	// HealthFull takes its whole part, and has returned recently.
+	HealthFull HealthPhase = "Full"
+)
+
+// BackendHealth is what is remembered, also over a restart, of a cluster that does not take its whole part.
+type BackendHealth struct {
+	// Phase is where the cluster is.
+	Phase HealthPhase `json:"phase"`
+	// Percent of its part that it may take, from 0 to 100.
+	Percent int32 `json:"percent"`
+	// Since is when it came to take that, or, while Holding, since when it has been well.
+	Since metav1.MicroTime `json:"since"`
+	// Returns is how often it has returned since it was last well for long: each doubles the next hold.
+	// +optional
+	Returns int32 `json:"returns,omitempty"`
+	// ReadyPercent is the share of its endpoints that is ready, in steps of 10 %.
+	// +optional
+	ReadyPercent int32 `json:"readyPercent,omitempty"`
+	// PeakEndpoints is the number of endpoints of which that is the share.
+	// +optional
+	PeakEndpoints int32 `json:"peakEndpoints,omitempty"`
 }

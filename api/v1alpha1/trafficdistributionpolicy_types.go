@@ -69,13 +69,86 @@ type TrafficDistribution struct {
 	// Health is how it is found out whether a cluster serves.
 	// +optional
 	Health *Health `json:"health,omitempty"`
+	// Failback is how a cluster returns that did not take its whole part.
+	// +optional
+	Failback *Failback `json:"failback,omitempty"`
 }
 
-// Health is how it is found out whether a cluster serves.
+// Health is how it is found out whether a cluster serves, and for how much of its part.
 type Health struct {
+	// MinReadyPercent is the share of its endpoints that have to be ready for a cluster to take its whole part. Below it
+	// takes less in proportion, and the others take the rest. It is compared in steps of 10 %. Default 70.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=100
+	MinReadyPercent *int32 `json:"minReadyPercent,omitempty"`
 	// Probe looks at the service in each cluster from outside. Without it, endpoints alone decide.
 	// +optional
 	Probe *Probe `json:"probe,omitempty"`
+}
+
+// FailbackMode names who lets a cluster return.
+//
+// +kubebuilder:validation:Enum=Automatic;Manual
+type FailbackMode string
+
+const (
+	// FailbackAutomatic lets a cluster return by itself, after a hold and step by step.
+	FailbackAutomatic FailbackMode = "Automatic"
+	// FailbackManual leaves a cluster that was out where it is until a person says so, by a TrafficOverride of type
+	// Failback, or until no other cluster is fit.
+	FailbackManual FailbackMode = "Manual"
+)
+
+// Failback is how a cluster returns that did not take its whole part, because of its health or of a drain that has ended.
+// Leaving is never delayed, and neither is returning where no other cluster is fit.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.hold) || !has(self.maxHold) || duration(self.hold) <= duration(self.maxHold)",message="maxHold is shorter than hold: the hold doubles up to maxHold"
+type Failback struct {
+	// Mode is Automatic, or Manual. Default Automatic.
+	// +optional
+	Mode FailbackMode `json:"mode,omitempty"`
+
+	// MinReadyPercent is the share of its endpoints that have to be ready before a cluster that was out returns at all.
+	// It is compared in steps of 10 %. Default 50.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=100
+	MinReadyPercent *int32 `json:"minReadyPercent,omitempty"`
+
+	// Hold is how long a cluster has to be well before it returns, such as 15s, which is the default; at most 24h. 0s lets
+	// it return at once, and does not double. It doubles with each return since the cluster was last well for MaxHold.
+	// +optional
+	// +kubebuilder:validation:XValidation:rule="duration(self) <= duration('24h')",message="at most 24h"
+	Hold *gatewayv1.Duration `json:"hold,omitempty"`
+
+	// MaxHold is the longest hold, and how long a cluster has to take its whole part for its former returns to be
+	// forgotten. Default 10m, or Hold where that is longer; at most 24h.
+	// +optional
+	// +kubebuilder:validation:XValidation:rule="duration(self) <= duration('24h')",message="at most 24h"
+	MaxHold *gatewayv1.Duration `json:"maxHold,omitempty"`
+
+	// Ramp is how the part of a returning cluster grows.
+	// +optional
+	Ramp *FailbackRamp `json:"ramp,omitempty"`
+}
+
+// FailbackRamp is how the part of a returning cluster grows.
+type FailbackRamp struct {
+	// Steps are percentages of its part, rising, the last 100. Default 25, 50, 100; [100] returns all of it at once.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:items:Minimum=1
+	// +kubebuilder:validation:items:Maximum=100
+	// +kubebuilder:validation:XValidation:rule="self.isSorted() && self[size(self) - 1] == 100",message="the steps rise, and the last is 100"
+	Steps []int32 `json:"steps,omitempty"`
+
+	// Interval between two steps, such as 5s, which is the default; at most 24h.
+	// +optional
+	// +kubebuilder:validation:XValidation:rule="duration(self) <= duration('24h')",message="at most 24h"
+	Interval *gatewayv1.Duration `json:"interval,omitempty"`
 }
 
 // DistributionType names a way to spread requests over clusters.
@@ -140,4 +213,12 @@ type ClusterWeight struct {
 	// +kubebuilder:validation:Minimum=0
 	// +kubebuilder:validation:Maximum=1000000
 	Weight int32 `json:"weight"`
+
+	// Capacity is how much of all requests of a backend the cluster can carry, in percent. What it cannot is given to the
+	// others of its tier, in proportion to their weights, then to the next tier. Where all are full, the requests are
+	// spread in proportion to what each takes, and a condition says who is over. Without it, it can carry all.
+	// +optional
+	// +kubebuilder:validation:XValidation:rule="self > 0",message="a cluster of capacity 0 could serve nobody: give it weight 0 to keep it as a last resort, or leave it out"
+	// +kubebuilder:validation:Maximum=100
+	Capacity *int32 `json:"capacity,omitempty"`
 }

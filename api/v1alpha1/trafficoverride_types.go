@@ -51,7 +51,7 @@ type TrafficOverrideList struct {
 
 // OverrideType names what a TrafficOverride does.
 //
-// +kubebuilder:validation:Enum=Drain;Hold;Pin;Freeze
+// +kubebuilder:validation:Enum=Drain;Hold;Pin;Freeze;Failback
 type OverrideType string
 
 const (
@@ -64,27 +64,31 @@ const (
 	OverridePin OverrideType = "Pin"
 	// OverrideFreeze keeps the weights of every route, and the addresses of every Gateway, as they were last decided.
 	OverrideFreeze OverrideType = "Freeze"
+	// OverrideFailback lets a cluster return that had left before the override was made, at once, where its policy leaves
+	// that to a person or still holds it. It returns step by step. What leaves later waits again.
+	OverrideFailback OverrideType = "Failback"
 )
 
 // TrafficOverrideSpec is what a person says.
 //
-// +kubebuilder:validation:XValidation:rule="self.type == 'Drain' ? has(self.cluster) : !has(self.cluster)",message="cluster belongs to type Drain, and type Drain needs it: name the MemberCluster to be drained"
-// +kubebuilder:validation:XValidation:rule="self.type == 'Drain' || !has(self.imports)",message="imports belong to type Drain"
+// +kubebuilder:validation:XValidation:rule="self.type in ['Drain', 'Failback'] ? has(self.cluster) : !has(self.cluster)",message="cluster belongs to the types Drain and Failback, and these need it: name the MemberCluster"
+// +kubebuilder:validation:XValidation:rule="self.type in ['Drain', 'Failback'] || !has(self.imports)",message="imports belong to the types Drain and Failback"
 // +kubebuilder:validation:XValidation:rule="self.type == 'Drain' || !has(self.force) || !self.force",message="force belongs to type Drain"
 // +kubebuilder:validation:XValidation:rule="self.type in ['Hold', 'Pin'] ? has(self.routes) : !has(self.routes)",message="routes belong to the types Hold and Pin, and these need them; to hold every route, use type Freeze"
 // +kubebuilder:validation:XValidation:rule="self.type == 'Pin' ? has(self.weights) : !has(self.weights)",message="weights belong to type Pin, and type Pin needs them"
+// +kubebuilder:validation:XValidation:rule="!has(self.weights) || self.weights.all(w, !has(w.capacity))",message="a pin's weights are given whatever a cluster can carry: capacity belongs to a policy"
 type TrafficOverrideSpec struct {
 	// Type of the override.
 	Type OverrideType `json:"type"`
 
-	// Cluster is the MemberCluster to be drained, for type Drain.
+	// Cluster is the MemberCluster to be drained, for type Drain, or to return, for type Failback.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=63
 	Cluster string `json:"cluster,omitempty"`
 
-	// Imports restricts a drain to these services in the cluster; without it all are drained, and the cluster's
-	// gateways leave the addresses of the hub's Gateways.
+	// Imports restricts a drain or a failback to these services in the cluster; without it it is for all, and a drained
+	// cluster's gateways leave the addresses of the hub's Gateways.
 	// +optional
 	// +listType=map
 	// +listMapKey=namespace
