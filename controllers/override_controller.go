@@ -30,6 +30,7 @@ type overrideReconciler struct {
 	watcher *watcher
 	metrics *metrics
 	events  events.EventRecorder
+	alerts  alerts
 	// known is what was last seen of each override. One worker uses it at a time.
 	known map[string]overrideState
 }
@@ -38,6 +39,12 @@ type overrideReconciler struct {
 type overrideState struct {
 	generation int64
 	ended      bool
+	// last is the override as it was.
+	last *v1alpha1.TrafficOverride
+}
+
+func (s overrideState) same(other overrideState) bool {
+	return s.generation == other.generation && s.ended == other.ended
 }
 
 func (r *overrideReconciler) setup(mgr ctrl.Manager) error {
@@ -97,11 +104,14 @@ func (r *overrideReconciler) wake(ctx context.Context, name string, o *v1alpha1.
 		delete(r.known, name)
 		if known && !was.ended {
 			r.watcher.wakeObjects(ctx)
+			if alert, raised := federation.OverrideEnded(was.last); raised {
+				r.alerts.Raise(alert)
+			}
 		}
 		return
 	}
-	is := overrideState{o.Generation, o.DeletionTimestamp != nil || federation.Expired(o, now)}
-	if r.known[name] = is; is != was || !known {
+	is := overrideState{o.Generation, o.DeletionTimestamp != nil || federation.Expired(o, now), o}
+	if r.known[name] = is; !is.same(was) || !known {
 		r.watcher.wakeObjects(ctx)
 	}
 }
@@ -161,6 +171,9 @@ func (r *overrideReconciler) report(ctx context.Context, o *v1alpha1.TrafficOver
 // announce makes an Event of a condition that changed, but not of one that began as anybody would expect.
 func (r *overrideReconciler) announce(o *v1alpha1.TrafficOverride, is metav1.Condition) {
 	was := meta.FindStatusCondition(o.Status.Conditions, is.Type)
+	if alert, raised := federation.OverrideAlert(o, was, is); raised {
+		r.alerts.Raise(alert)
+	}
 	if (was != nil && was.Reason == is.Reason) || is.Reason == v1alpha1.ReasonAccepted || is.Reason == v1alpha1.ReasonNotInForce {
 		return
 	}

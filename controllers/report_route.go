@@ -10,6 +10,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/events"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -30,6 +31,7 @@ type routeReporter struct {
 	decided  *memory
 	metrics  *metrics
 	events   events.EventRecorder
+	alerts   alerts
 }
 
 func (r *routeReporter) setup(mgr ctrl.Manager) error {
@@ -99,13 +101,15 @@ func (r *routeReporter) report(ctx context.Context, d decision, plans map[string
 	}
 	s, report := d.snapshot, federation.ReportRoute(d.snapshot, d.plan, outcomes)
 	var all []error
+	var shifts []federation.Shift
 	for _, m := range s.Members {
 		status, planned := report.Plans[m.Name]
 		switch {
 		case !planned:
 			all = append(all, r.deletePlan(ctx, s.Route, m.Name, plans[m.Name]))
 		case !unknown[m.Name] && !inFlight(errs[m.Name]):
-			all = append(all, unlessStale(r.writePlan(ctx, s.Route, plans[m.Name], status)))
+			shift, err := r.writePlan(ctx, s.Route, plans[m.Name], status)
+			shifts, all = append(shifts, shift...), append(all, unlessStale(err))
 			r.metrics.weights(s.Route, status)
 		}
 	}
@@ -114,6 +118,7 @@ func (r *routeReporter) report(ctx context.Context, d decision, plans map[string
 			all = append(all, r.deletePlan(ctx, s.Route, name, p))
 		}
 	}
+	r.announce(s.Route, shifts)
 	if len(unknown) == 0 {
 		all = append(all, unlessStale(r.writeParents(ctx, s, report.Conditions)))
 	}
@@ -144,17 +149,18 @@ func (r *routeReporter) deletePlan(ctx context.Context, route *gatewayv1.HTTPRou
 	return client.IgnoreNotFound(r.Delete(ctx, p))
 }
 
+// writePlan says what was decided for a member, and returns the shift that it is, if it is one.
 func (r *routeReporter) writePlan(ctx context.Context, route *gatewayv1.HTTPRoute, have *v1alpha1.RoutePlan,
-	status v1alpha1.RoutePlanStatus) error {
+	status v1alpha1.RoutePlanStatus) ([]federation.Shift, error) {
 	if have == nil {
 		have = &v1alpha1.RoutePlan{ObjectMeta: metav1.ObjectMeta{Namespace: route.Namespace,
 			Name:   federation.RoutePlanName("httproute", route.Name, status.Member),
 			Labels: map[string]string{v1alpha1.LabelMember: status.Member, v1alpha1.LabelManagedBy: v1alpha1.ManagedBy}}}
 		if err := controllerutil.SetControllerReference(route, have, r.Scheme()); err != nil {
-			return err
+			return nil, err
 		}
 		if err := r.Create(ctx, have, client.FieldOwner(v1alpha1.FieldOwner)); err != nil {
-			return client.IgnoreAlreadyExists(err)
+			return nil, client.IgnoreAlreadyExists(err)
 		}
 	}
 	changed := have.DeepCopy()
@@ -162,23 +168,27 @@ func (r *routeReporter) writePlan(ctx context.Context, route *gatewayv1.HTTPRout
 	changed.Status = status
 	changed.Status.Conditions = conditions
 	if err := patchStatus(ctx, r.Client, have, changed); err != nil {
-		return err
+		return nil, err
 	}
-	r.announce(route, have.Status, changed.Status)
-	return nil
+	if shift, shifted := federation.ShiftOf(have.Status, changed.Status); shifted {
+		return []federation.Shift{shift}, nil
+	}
+	return nil, nil
 }
 
-// announce makes an Event of a split that changed.
-func (r *routeReporter) announce(route *gatewayv1.HTTPRoute, was, is v1alpha1.RoutePlanStatus) {
-	if was.Summary == is.Summary {
-		return
+// announce makes Events of the splits that changed, and alerts of what people want to hear of at once.
+func (r *routeReporter) announce(route *gatewayv1.HTTPRoute, shifts []federation.Shift) {
+	for _, shift := range shifts {
+		kind := corev1.EventTypeNormal
+		if federation.AlertReasons[shift.Reason] == federation.SeverityWarning {
+			kind = corev1.EventTypeWarning
+		}
+		r.metrics.changed(route, shift.Member, shift.Reason)
+		r.events.Eventf(route, nil, kind, shift.Reason, "Shift", "%s", shift.Explain())
 	}
-	kind, reason := corev1.EventTypeNormal, federation.ShiftReason(was, is)
-	if reason == v1alpha1.ReasonFailedOver {
-		kind = corev1.EventTypeWarning
+	for _, alert := range federation.RouteAlerts(route.Namespace, route.Name, shifts) {
+		r.alerts.Raise(alert)
 	}
-	r.metrics.changed(route, is.Member, reason)
-	r.events.Eventf(route, nil, kind, reason, "Shift", "%s", federation.ExplainShift(was, is))
 }
 
 // writeParents sets the route's status for our Gateways, and leaves the entries of other controllers alone.
@@ -204,5 +214,27 @@ func (r *routeReporter) writeParents(ctx context.Context, s federation.RouteSnap
 	if len(changed.Status.Parents) == 0 && len(s.Route.Status.Parents) == 0 {
 		return nil
 	}
-	return patchStatus(ctx, r.Client, s.Route, changed)
+	if err := patchStatus(ctx, r.Client, s.Route, changed); err != nil {
+		return err
+	}
+	for _, entry := range changed.Status.Parents {
+		r.alertOf(s.Route, entry)
+	}
+	return nil
+}
+
+// alertOf raises what moved nothing, and so is no shift: there is nowhere to move to.
+func (r *routeReporter) alertOf(route *gatewayv1.HTTPRoute, entry gatewayv1.RouteParentStatus) {
+	object := federation.AlertObject{Kind: "HTTPRoute", Namespace: route.Namespace, Name: route.Name}
+	for _, is := range entry.Conditions {
+		var was *metav1.Condition
+		for _, have := range route.Status.Parents {
+			if have.ControllerName == v1alpha1.ControllerName && equalRefs(have.ParentRef, entry.ParentRef) {
+				was = meta.FindStatusCondition(have.Conditions, is.Type)
+			}
+		}
+		if alert, raised := federation.ConditionAlert(object, was, is); raised && entry.ControllerName == v1alpha1.ControllerName {
+			r.alerts.Raise(alert)
+		}
+	}
 }

@@ -17,7 +17,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 
+	"isthmus.dev/isthmus/controllers/alert"
 	"isthmus.dev/isthmus/controllers/fleet"
+	"isthmus.dev/isthmus/federation"
 )
 
 // concurrently lets several keys be worked on at once; one key never is.
@@ -63,6 +65,11 @@ func Setup(ctx context.Context, mgr ctrl.Manager, opts Options) error {
 	}
 	gather := gatherer{hub: mgr.GetClient(), fleet: members}
 	watch.gather = gather
+	teller := alert.New(alert.Options{Secrets: mgr.GetClient(), Events: mgr.GetEventRecorder("isthmus"), Registerer: opts.Registerer,
+		Log: mgr.GetLogger().WithName("alert")})
+	if err := mgr.Add(teller); err != nil {
+		return err
+	}
 	measure, decided, say := newMetrics(opts.Registerer), newMemory(), mgr.GetEventRecorder("isthmus")
 	return errors.Join(
 		(&gatewayClassReconciler{Client: mgr.GetClient()}).setup(mgr),
@@ -71,12 +78,16 @@ func Setup(ctx context.Context, mgr ctrl.Manager, opts Options) error {
 		(&gatewayReconciler{Client: mgr.GetClient(), gatherer: gather, triggers: wake, metrics: measure}).setup(mgr),
 		(&routeReconciler{Client: mgr.GetClient(), gatherer: gather, triggers: wake, metrics: measure, decided: decided}).setup(mgr),
 		(&routeReporter{Client: mgr.GetClient(), gatherer: gather, triggers: wake, metrics: measure, decided: decided,
-			events: say}).setup(mgr),
+			events: say, alerts: teller}).setup(mgr),
 		(&policyReconciler{Client: mgr.GetClient(), gatherer: gather}).setup(mgr),
 		(&overrideReconciler{Client: mgr.GetClient(), gatherer: gather, watcher: watch, metrics: measure,
-			events: mgr.GetEventRecorder("isthmus"), known: map[string]overrideState{}}).setup(mgr),
+			events: say, alerts: teller, known: map[string]overrideState{}}).setup(mgr),
+		(&webhookReconciler{Client: mgr.GetClient(), events: say, teller: teller, known: map[string]string{}}).setup(mgr),
 	)
 }
+
+// alerts takes what a person on call wants to hear of at once.
+type alerts interface{ Raise(federation.Alert) }
 
 // leading starts the fleet once this process leads: the epoch is known before the first write.
 type leading struct {

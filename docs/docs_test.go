@@ -16,6 +16,9 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"sigs.k8s.io/yaml"
+
+	"isthmus.dev/isthmus/federation"
 )
 
 func TestEveryConditionAndReasonIsExplained(t *testing.T) {
@@ -44,6 +47,44 @@ func TestEveryMetricIsExplained(t *testing.T) {
 	})
 	for _, match := range regexp.MustCompile("(?m)^\\| `(isthmus_[a-z_]+)`").FindAllStringSubmatch(page, -1) {
 		require.True(t, inCode[match[1]], "docs/reference/metrics.md explains %s, which no code has", match[1])
+	}
+}
+
+func TestAlertRulesAreAboutMetricsThatExistAndAreExplained(t *testing.T) {
+	metrics, page := read(t, "reference/metrics.md"), read(t, "reference/alerts.md")
+	var file struct {
+		Spec struct {
+			Groups []struct {
+				Rules []struct {
+					Alert, Expr string
+					Annotations map[string]string
+				}
+			}
+		}
+	}
+	require.NoError(t, yaml.Unmarshal([]byte(read(t, "../config/prometheus/rules.yaml")), &file))
+	rules := file.Spec.Groups[0].Rules
+	require.NotEmpty(t, rules)
+	for _, rule := range rules {
+		row := "| `" + rule.Alert + "` |"
+		require.True(t, strings.Contains(page, row), "docs/reference/alerts.md says nothing of %s", rule.Alert)
+		page = strings.Replace(page, row, "", 1)
+		names := regexp.MustCompile(`isthmus_[a-z_]+`).FindAllString(rule.Expr, -1)
+		require.NotEmpty(t, names, rule.Alert)
+		for _, name := range names {
+			require.True(t, strings.Contains(metrics, "| `"+name+"` |"), "%s is about %s, which no code has", rule.Alert, name)
+		}
+		require.NotEmpty(t, rule.Annotations["summary"], rule.Alert)
+		require.FileExists(t, existing(filepath.Join("..", rule.Annotations["runbook"])), rule.Alert)
+	}
+	require.NotContains(t, page, "| `Isthmus", "explained, and no rule")
+}
+
+func TestEveryAlertIsExplained(t *testing.T) {
+	page := read(t, "reference/alerts.md")
+	for reason, severity := range federation.AlertReasons {
+		row := regexp.MustCompile("(?m)^\\| [^|]*`" + reason + "`[^|]*\\| [^|]*" + severity)
+		require.True(t, row.MatchString(page), "docs/reference/alerts.md says nothing of %s, %s", reason, severity)
 	}
 }
 

@@ -253,13 +253,3 @@ func TestAFreezeMovesNothing(t *testing.T) {
 		}
 	})
 }
-
-func TestShiftReason(t *testing.T) {
-	status := func(reason string) v1alpha1.RoutePlanStatus {
-		return v1alpha1.RoutePlanStatus{Rules: []v1alpha1.PlannedRule{{Backends: []v1alpha1.PlannedBackend{{Cluster: "eks", Reason: reason}}}}}
-	}
-	for _, test := range [][3]string{{"Policy", "Drained", "Drained"}, {"Drained", "Policy", "Undrained"}, {"Drained", "Unfit", "Undrained"},
-		{"Policy", "Unfit", "FailedOver"}, {"Unfit", "Policy", "WeightsChanged"}, {"Policy", "Policy", "WeightsChanged"}} {
-		require.Equal(t, test[2], ShiftReason(status(test[0]), status(test[1])), "%s to %s", test[0], test[1])
-	}
-}

@@ -122,14 +122,6 @@ func TestTrafficShifted(t *testing.T) {
 	}
 }
 
-func TestExplainShift(t *testing.T) {
-	is := v1alpha1.RoutePlanStatus{Member: "eks", Summary: "gke 100.00%", Rules: []v1alpha1.PlannedRule{{Backends: []v1alpha1.PlannedBackend{
-		{Cluster: "eks", Reason: v1alpha1.WeightUnfit, Message: "no endpoint is ready"}, {Cluster: "gke", Weight: 10000}}}}}
-	require.Equal(t, "requests that enter eks: gke 100.00% (eks: no endpoint is ready)", ExplainShift(v1alpha1.RoutePlanStatus{}, is))
-	require.Equal(t, "requests that enter eks: gke 100.00%, before: eks 100.00% (eks: no endpoint is ready)",
-		ExplainShift(v1alpha1.RoutePlanStatus{Summary: "eks 100.00%"}, is))
-}
-
 func TestGatewayStatus(t *testing.T) {
 	kind := gatewayv1.IPAddressType
 	programmed := func(addresses ...string) *gatewayv1.Gateway {

@@ -68,6 +68,8 @@ const (
 	ReasonDraining       = "Draining"
 	ReasonDrainBlocked   = "DrainBlocked"
 	ReasonDrained        = "Drained"
+	// ReasonEnded is of the alert that a Freeze or Hold in force was deleted.
+	ReasonEnded = "Ended"
 )
 
 // Condition types of a hub route's parent status, beside the upstream Accepted and ResolvedRefs.
@@ -102,6 +104,14 @@ const (
 
 // ReasonClassNotFound is on a hub Gateway that is served and whose GatewayClass is gone.
 const ReasonClassNotFound = "GatewayClassNotFound"
+
+// Reasons of Events on the Secret of a web hook.
+const (
+	ReasonWebhookReady     = "WebhookReady"
+	ReasonWebhookInvalid   = "WebhookInvalid"
+	ReasonWebhookFailed    = "WebhookFailed"
+	ReasonWebhookDelivered = "WebhookDelivered"
+)
 
 // Condition types of a RoutePlan.
 const (

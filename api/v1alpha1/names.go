@@ -24,6 +24,9 @@ const (
 	// LabelMember finds the RoutePlans of a member.
 	LabelMember = "isthmus.dev/member"
 
+	// LabelAlertWebhook marks a Secret of SystemNamespace in the hub as a web hook that is told of alerts; any value.
+	LabelAlertWebhook = "isthmus.dev/alert-webhook"
+
 	// AnnotationOwner is the readable form of LabelOwner: "<noun>/<namespace>/<name>".
 	AnnotationOwner = "isthmus.dev/owner"
 	// AnnotationPlan is the hash of what was last written, so that an unchanged plan writes nothing.
