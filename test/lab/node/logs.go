@@ -65,8 +65,11 @@ func (a *agent) logPath(p *pod, container string, life int32) string {
 
 func (a *agent) logsDir() string { return filepath.Join(a.StateDir, "logs") }
 
+// logDir is kubelet's, but for a pod whose name fits a Pod and not a file: that is cut, and the uid tells it from others.
 func (a *agent) logDir(p *pod) string {
-	return filepath.Join(a.logsDir(), fmt.Sprintf("%s_%s_%s", p.spec.Namespace, p.spec.Name, p.spec.UID))
+	const most = 255 // NAME_MAX
+	before, after := p.spec.Namespace+"_"+p.spec.Name, "_"+string(p.spec.UID)
+	return filepath.Join(a.logsDir(), before[:min(len(before), most-len(after))]+after)
 }
 
 // newLog opens the log of the container's next life and forgets the one before its last.

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/utils/ptr"
 )
@@ -92,4 +93,14 @@ func TestWhichLifeALogIsOf(t *testing.T) {
 		require.Equal(t, c.err, err, name)
 		require.Equal(t, c.want, id, name)
 	}
+}
+
+func TestAPodOfTheLongestNameHasALog(t *testing.T) {
+	a := &agent{Config: Config{StateDir: t.TempDir()}}
+	p := &pod{spec: &corev1.Pod{ObjectMeta: metav1.ObjectMeta{
+		Namespace: strings.Repeat("n", 63), Name: strings.Repeat("p", 253), UID: "b3c11b44-6b6c-4f36-9c60-07d4ef1b5d2f",
+	}}}
+	path := a.logPath(p, strings.Repeat("c", 63), 0)
+	require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
+	require.NoError(t, os.WriteFile(path, nil, 0o644))
 }
