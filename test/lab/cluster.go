@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"path/filepath"
 	"slices"
@@ -21,6 +22,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"isthmus.dev/isthmus/test/lab/controlplane"
+	"isthmus.dev/isthmus/test/lab/network"
 	"isthmus.dev/isthmus/test/lab/process"
 	"isthmus.dev/isthmus/test/lab/state"
 )
@@ -56,7 +58,7 @@ func (l *Lab) startCluster(ctx context.Context, lab *state.Lab, c state.Cluster)
 	if !mesh {
 		return nil
 	}
-	if err := l.awaitIstiod(ctx, c.Name); err != nil {
+	if err := l.awaitIstiod(ctx, c); err != nil {
 		return err
 	}
 	l.say("%s: mesh ready", c.Name)
@@ -192,18 +194,21 @@ func (l *Lab) record(p state.Process) error {
 	return err
 }
 
+// awaitAPIServer asks from inside the cluster's network: a fault may have cut it off from here.
 func (l *Lab) awaitAPIServer(ctx context.Context, c state.Cluster) error {
+	probe := probeBy(dialerIn(c.NetNS))
 	return l.await(ctx, c.Name, state.APIServer, func(ctx context.Context) error {
-		return get(ctx, c.APIServer+"/readyz", "")
+		return get(ctx, probe, c.APIServer+"/readyz", "")
 	})
 }
 
 // awaitIstiod waits until istiod serves, which is a pod of the cluster.
-func (l *Lab) awaitIstiod(ctx context.Context, cluster string) error {
-	config, err := l.RESTConfig(cluster)
+func (l *Lab) awaitIstiod(ctx context.Context, c state.Cluster) error {
+	config, err := l.RESTConfig(c.Name)
 	if err != nil {
 		return err
 	}
+	config.Dial = dialerIn(c.NetNS)
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return err
@@ -219,7 +224,7 @@ func (l *Lab) awaitIstiod(ctx context.Context, cluster string) error {
 	})
 	if err != nil {
 		return fmt.Errorf("istiod is not ready: %w; look at `isthmus-lab logs %s istiod` and `kubectl --context %s -n %s describe pods`",
-			err, cluster, cluster, controlplane.IstioNamespace)
+			err, c.Name, c.Name, controlplane.IstioNamespace)
 	}
 	return nil
 }
@@ -253,18 +258,35 @@ func (l *Lab) await(ctx context.Context, cluster, component string, ready func(c
 	}
 }
 
-// probe asks the lab's own servers. Their certificates are of authorities that only kubeconfigs
+// dialer connects as net.Dialer's DialContext does.
+type dialer = func(ctx context.Context, network, address string) (net.Conn, error)
+
+// dialerIn connects from a network namespace, to addresses: names are not resolved there.
+func dialerIn(netns string) dialer {
+	return func(ctx context.Context, protocol, address string) (conn net.Conn, err error) {
+		err = network.Do(netns, func() error {
+			conn, err = (&net.Dialer{}).DialContext(ctx, protocol, address)
+			return err
+		})
+		return conn, err
+	}
+}
+
+// probeBy asks the lab's own servers. Their certificates are of authorities that only kubeconfigs
 // know, and nothing is said or believed beyond "ready".
-var probe = &http.Client{
-	Timeout: 3 * time.Second,
-	Transport: &http.Transport{
-		TLSClientConfig:   &tls.Config{InsecureSkipVerify: true}, // see above
-		DisableKeepAlives: true,
-	},
+func probeBy(dial dialer) *http.Client {
+	return &http.Client{
+		Timeout: 3 * time.Second,
+		Transport: &http.Transport{
+			DialContext:       dial,
+			TLSClientConfig:   &tls.Config{InsecureSkipVerify: true}, // see above
+			DisableKeepAlives: true,
+		},
+	}
 }
 
 // get succeeds when url answers 200 to a request for host (empty: as in url).
-func get(ctx context.Context, url, host string) error {
+func get(ctx context.Context, probe *http.Client, url, host string) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return err

@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -141,12 +142,13 @@ func unavailable(deployments []appsv1.Deployment) []string {
 }
 
 func (l *Lab) awaitGateway(ctx context.Context, cluster string) error {
+	probe := probeBy((&net.Dialer{}).DialContext)
 	err := poll(ctx, func() error {
 		url, err := l.GatewayURL(cluster)
 		if err != nil {
 			return err
 		}
-		return get(ctx, url+examplePath, exampleHost)
+		return get(ctx, probe, url+examplePath, exampleHost)
 	})
 	if err != nil {
 		return fmt.Errorf("gateway of %s: %w", cluster, err)

@@ -9,7 +9,6 @@ import (
 	"math"
 	"os"
 	"os/exec"
-	"slices"
 	"testing"
 	"time"
 
@@ -166,28 +165,6 @@ func TestWhoeverWaitsForAnotherFaultCanGiveUp(t *testing.T) {
 	unlock, err = l.lockFaults(context.Background())
 	require.NoError(t, err)
 	unlock()
-}
-
-func TestWhatIsHealedStartsInTheOrderOfACluster(t *testing.T) {
-	order := []state.Fault{
-		{Kind: state.Killed, Component: state.Etcd}, {Kind: state.Stopped, Component: state.APIServer},
-		{Kind: state.NodeLoss}, {Kind: state.Killed, Component: state.KubeProxy}, {Kind: state.Stopped, Component: state.Istiod},
-	}
-	backwards := slices.Clone(order)
-	slices.Reverse(backwards)
-	slices.SortStableFunc(backwards, byTurn)
-	require.Equal(t, order, backwards)
-}
-
-func TestNobodyWaitsForAnAPIServerThatAFaultHolds(t *testing.T) {
-	lab := threeClusters()
-	require.True(t, canServe(lab, "eks"))
-	lab.AddFault(state.Fault{Kind: state.Killed, Cluster: "eks", Component: state.Etcd})
-	lab.AddFault(state.Fault{Kind: state.Stopped, Cluster: "gke", Component: state.APIServer})
-	lab.AddFault(state.Fault{Kind: state.Killed, Cluster: "hub", Component: state.KubeProxy})
-	require.False(t, canServe(lab, "eks"))
-	require.False(t, canServe(lab, "gke"))
-	require.True(t, canServe(lab, "hub"))
 }
 
 func TestAProcessThatCannotBeListedIsEnded(t *testing.T) {

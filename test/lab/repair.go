@@ -5,12 +5,10 @@
 package lab
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
-	"syscall"
 
 	"isthmus.dev/isthmus/test/lab/state"
 )
@@ -52,7 +50,7 @@ func (l *Lab) Heal(ctx context.Context, clusters ...string) error {
 }
 
 // Start undoes Kill and Stop of a component: it starts what is dead and lets go on what is frozen, and returns when it is
-// ready.
+// ready, or at once where another fault keeps it from being that.
 func (l *Lab) Start(ctx context.Context, cluster, component string) error {
 	unlock, err := l.lockFaults(ctx)
 	if err != nil {
@@ -84,97 +82,6 @@ func (l *Lab) Start(ctx context.Context, cluster, component string) error {
 		return err
 	}
 	return l.revive(ctx, lab, state.Fault{Kind: state.Stopped, Cluster: cluster, Component: t.name})
-}
-
-// revive undoes what faults that are off the list have done to processes: all of it is started first, in the order of
-// a cluster's own start, and waited for after that. What one needs to be ready may have been another's fault.
-func (l *Lab) revive(ctx context.Context, lab *state.Lab, gone ...state.Fault) error {
-	slices.SortStableFunc(gone, byTurn)
-	var errs []error
-	for _, f := range gone {
-		errs = append(errs, l.restart(ctx, lab, f))
-	}
-	for _, f := range gone {
-		errs = append(errs, l.awaitRevived(ctx, lab, f))
-	}
-	return errors.Join(errs...)
-}
-
-func byTurn(a, b state.Fault) int { return cmp.Compare(turn(a), turn(b)) }
-
-// turn says when a fault's process starts among the components of a cluster; pods come after them.
-func turn(f state.Fault) int {
-	component := f.Component
-	if f.Kind == state.NodeLoss {
-		component = Node
-	}
-	t, err := targetOf(component)
-	if err != nil || t.component == "" {
-		return len(components)
-	}
-	return slices.Index(components, t.component)
-}
-
-// restart starts what a fault killed, and lets go on what it froze.
-func (l *Lab) restart(ctx context.Context, lab *state.Lab, f state.Fault) error {
-	switch f.Kind {
-	case state.NodeLoss:
-		return l.startComponent(ctx, lab, f.Cluster, state.NodeAgent)
-	case state.Killed, state.Stopped, state.Clock:
-	default:
-		return nil
-	}
-	t, err := targetOf(f.Component)
-	if err != nil {
-		return err
-	}
-	processes, err := t.in(lab, f.Cluster)
-	switch {
-	case f.Kind == state.Clock && err != nil:
-		return nil //nolint:nilerr // what has died has taken its clock along
-	case f.Kind == state.Clock:
-		return setClocks(processes, 0)
-	case t.component != "":
-		return l.startComponent(ctx, lab, f.Cluster, t.component)
-	}
-	return signal(syscall.SIGCONT, processes) // what is dead of pods, the node has started again
-}
-
-// startComponent starts a component unless it runs; what was frozen goes on.
-func (l *Lab) startComponent(ctx context.Context, lab *state.Lab, cluster, component string) error {
-	c, err := lab.Cluster(cluster)
-	if err != nil {
-		return err
-	}
-	if err := l.ensureTools(ctx, lab.Mesh); err != nil {
-		return err
-	}
-	return l.ensureRunning(lab, *c, component)
-}
-
-// awaitRevived waits until what was started is ready, unless a fault that is still in force keeps it from that.
-func (l *Lab) awaitRevived(ctx context.Context, lab *state.Lab, f state.Fault) error {
-	if f.Kind != state.Killed && f.Kind != state.Stopped || !canServe(lab, f.Cluster) {
-		return nil
-	}
-	switch f.Component {
-	case state.Etcd, state.APIServer:
-		c, err := lab.Cluster(f.Cluster)
-		if err != nil {
-			return err
-		}
-		return l.awaitAPIServer(ctx, *c)
-	case state.Istiod:
-		if !struck(lab, f.Cluster, state.NodeAgent) {
-			return l.awaitIstiod(ctx, f.Cluster)
-		}
-	}
-	return nil
-}
-
-// canServe says that no fault keeps a cluster's API server from being ready.
-func canServe(lab *state.Lab, cluster string) bool {
-	return !struck(lab, cluster, state.Etcd) && !struck(lab, cluster, state.APIServer)
 }
 
 // repairClocks moves the clocks of what was started anew under a fault.
