@@ -107,8 +107,13 @@ func (r *memberReconciler) mesh(ctx context.Context, m member, members []member,
 	if why := federation.GatewayWaitsFor(gateway); why != "" {
 		return no(v1alpha1.ReasonGatewayPending, "the east-west gateway "+why)
 	}
-	return metav1.Condition{Type: v1alpha1.MemberMeshReady, Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonMeshReady,
+	ready := metav1.Condition{Type: v1alpha1.MemberMeshReady, Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonMeshReady,
 		Message: "the other members come in at " + status.EastWestAddress}
+	if m.NoEnvoyFilter {
+		ready.Reason = v1alpha1.ReasonNoRetries
+		ready.Message += "; its proxies do not retry elsewhere what did not get through, because it lacks Istio's kind EnvoyFilter: install its CRD"
+	}
+	return ready
 }
 
 func (r *memberReconciler) eastWestObjects(ctx context.Context, m member, members []member) ([]client.Object, error) {

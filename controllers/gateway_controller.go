@@ -97,7 +97,12 @@ func (r *gatewayReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ct
 	r.metrics.planned(nounGateway, started)
 	outcomes := fanOut(members, owner, func(m member) (fleet.Desired, bool) {
 		if object := plan.Objects[m.Name]; object != nil && !m.leaving {
-			return fleet.Desired{Objects: []client.Object{object}}, true
+			objects := []client.Object{object}
+			if retries := plan.Retries[m.Name]; retries != nil {
+				// After the Gateway: one of somebody else's is not to be patched either.
+				objects = append(objects, retries)
+			}
+			return fleet.Desired{Objects: objects}, true
 		}
 		return fleet.Desired{}, true
 	})

@@ -109,6 +109,7 @@ func (g gatherer) member(mc *v1alpha1.MemberCluster) member {
 		state := handle.State()
 		m.handle = handle
 		m.Reachable, m.Synced = state.Phase == fleet.Connected, state.Synced
+		m.NoEnvoyFilter = slices.Contains(state.Missing, envoyFilterKind.GroupKind().String())
 	}
 	return m
 }

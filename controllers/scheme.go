@@ -4,6 +4,7 @@ package controllers
 
 import (
 	istionetworkingv1 "istio.io/client-go/pkg/apis/networking/v1"
+	istionetworkingv1alpha3 "istio.io/client-go/pkg/apis/networking/v1alpha3"
 	istiosecurityv1 "istio.io/client-go/pkg/apis/security/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -25,7 +26,7 @@ func NewScheme() *runtime.Scheme {
 	s := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{
 		clientgoscheme.AddToScheme, v1alpha1.AddToScheme, gatewayv1.Install, mcsv1beta1.Install,
-		istionetworkingv1.AddToScheme, istiosecurityv1.AddToScheme,
+		istionetworkingv1.AddToScheme, istionetworkingv1alpha3.AddToScheme, istiosecurityv1.AddToScheme,
 	} {
 		utilruntime.Must(add(s))
 	}
@@ -50,6 +51,7 @@ func MemberKinds() []fleet.Kind {
 		{Object: &gatewayv1.ReferenceGrant{}, Selector: ours, Optional: true},
 		{Object: &istionetworkingv1.ServiceEntry{}, Selector: ours, Optional: true},
 		{Object: &istionetworkingv1.DestinationRule{}, Selector: ours, Optional: true},
+		{Object: &istionetworkingv1alpha3.EnvoyFilter{}, Selector: ours, Optional: true},
 		{Object: &istiosecurityv1.AuthorizationPolicy{}, Selector: ours, Optional: true},
 	}
 }
@@ -90,9 +92,9 @@ func kindsOf(noun string) []schema.GroupVersionKind {
 	case nounRoute:
 		return []schema.GroupVersionKind{route}
 	case nounGateway:
-		return []schema.GroupVersionKind{gateway}
+		return []schema.GroupVersionKind{gateway, envoyFilterKind}
 	case nounMember:
-		return []schema.GroupVersionKind{gateway, istiosecurityv1.SchemeGroupVersion.WithKind("AuthorizationPolicy")}
+		return []schema.GroupVersionKind{gateway, envoyFilterKind, istiosecurityv1.SchemeGroupVersion.WithKind("AuthorizationPolicy")}
 	case nounService:
 		// Routes first: they refer to the rest.
 		return []schema.GroupVersionKind{route, gatewayKind("ReferenceGrant"),
@@ -102,6 +104,9 @@ func kindsOf(noun string) []schema.GroupVersionKind {
 	}
 	return nil
 }
+
+// envoyFilterKind is what proxies are told to retry with.
+var envoyFilterKind = istionetworkingv1alpha3.SchemeGroupVersion.WithKind("EnvoyFilter")
 
 // Nouns of the owners that the core names.
 const (

@@ -51,7 +51,13 @@ func PlanEastWest(s EastWestSnapshot) []runtime.Object {
 	owner.Mark(&gateway.ObjectMeta)
 	owner.Mark(&policy.ObjectMeta)
 	// The policy first: the gateway never stands open.
-	return []runtime.Object{policy, gateway}
+	objects := []runtime.Object{policy, gateway}
+	if !s.Member.NoEnvoyFilter {
+		retries := eastWestRetries(NamespacedName{gateway.Namespace, gateway.Name})
+		owner.Mark(&retries.ObjectMeta)
+		objects = append(objects, retries)
+	}
+	return objects
 }
 
 func eastWestGateway(m Member) *gatewayv1.Gateway {

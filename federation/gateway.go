@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	networkingv1alpha3 "istio.io/client-go/pkg/apis/networking/v1alpha3"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
@@ -45,6 +46,8 @@ type GatewayMember struct {
 type GatewayPlan struct {
 	// Objects by member; nil where the member is to hold none.
 	Objects map[string]*gatewayv1.Gateway
+	// Retries of each of Objects, by member; nil where the member has nothing to say them with.
+	Retries map[string]*networkingv1alpha3.EnvoyFilter
 	// Status of the hub Gateway.
 	Status gatewayv1.GatewayStatus
 }
@@ -58,12 +61,15 @@ func GatewayOwner(namespace, name string) Owner {
 // the hub Gateway's status from what the members say of theirs.
 func PlanGateway(s GatewaySnapshot) GatewayPlan {
 	s.Members = sortedBy(s.Members, func(m GatewayMember) string { return m.Name })
-	plan := GatewayPlan{Objects: map[string]*gatewayv1.Gateway{}}
+	plan := GatewayPlan{Objects: map[string]*gatewayv1.Gateway{}, Retries: map[string]*networkingv1alpha3.EnvoyFilter{}}
 	// A Gateway without listeners would be refused.
 	wanted := s.Gateway.DeletionTimestamp == nil && slices.ContainsFunc(s.Gateway.Spec.Listeners, supportedProtocol)
 	for _, m := range s.Members {
 		if wanted && (m.HasNamespace || !m.Synced) {
 			plan.Objects[m.Name] = memberGateway(s.Gateway, m.Member)
+			if !m.NoEnvoyFilter {
+				plan.Retries[m.Name] = memberRetries(s.Gateway)
+			}
 		}
 	}
 	plan.Status = s.status()
@@ -86,6 +92,12 @@ func memberGateway(hub *gatewayv1.Gateway, m Member) *gatewayv1.Gateway {
 	g.Spec.TLS = hub.Spec.TLS.DeepCopy()
 	GatewayOwner(hub.Namespace, hub.Name).Mark(&g.ObjectMeta)
 	return g
+}
+
+func memberRetries(hub *gatewayv1.Gateway) *networkingv1alpha3.EnvoyFilter {
+	retries := gatewayRetries(NamespacedName{hub.Namespace, hub.Name})
+	GatewayOwner(hub.Namespace, hub.Name).Mark(&retries.ObjectMeta)
+	return retries
 }
 
 func supportedProtocol(l gatewayv1.Listener) bool {

@@ -150,8 +150,9 @@ func (b remoteBackend) reachable() []Member {
 }
 
 // destinationRule says how the hop is made: mutual TLS to gateways of the clusterset and nobody else, and the
-// order of the endpoints. The "host" that outlier detection ejects is a whole cluster, so one failed connection
-// is enough to look elsewhere for a few seconds, but no single application error ever is.
+// order of the endpoints. The "host" that outlier detection ejects is a whole cluster, so two failed connections
+// are enough to look elsewhere for a few seconds, but no single application error ever is: an answer that breaks off
+// counts like a failed connection, so one would not do.
 func (b remoteBackend) destinationRule(namespace string) *networkingv1.DestinationRule {
 	rule := &networkingv1.DestinationRule{
 		TypeMeta:   metav1.TypeMeta{APIVersion: networkingv1.SchemeGroupVersion.String(), Kind: "DestinationRule"},
@@ -183,22 +184,30 @@ func remoteConnectionPool() *networkingapi.ConnectionPoolSettings {
 			TcpKeepalive: &networkingapi.ConnectionPoolSettings_TCPSettings_TcpKeepalive{
 				Time: durationpb.New(2 * time.Second), Interval: durationpb.New(time.Second), Probes: 2},
 		},
-		// One connection carries many requests, so a cut link is noticed once and not once a connection.
 		Http: &networkingapi.ConnectionPoolSettings_HTTPSettings{
-			H2UpgradePolicy: networkingapi.ConnectionPoolSettings_HTTPSettings_UPGRADE},
+			// One connection carries many requests, so a cut link is noticed once and not once a connection.
+			H2UpgradePolicy: networkingapi.ConnectionPoolSettings_HTTPSettings_UPGRADE,
+			// A ping twice a second that is not answered within a second, or anything else that arrives, ends the
+			// connection, and its requests go elsewhere as far as they may: no stall above two seconds. TCP's own
+			// keepalive does not ask while data waits to be acknowledged, which is when it matters.
+			Http2KeepAlive: &networkingapi.ConnectionPoolSettings_HTTPSettings_ConnectionKeepalive{
+				Interval: durationpb.New(500 * time.Millisecond), Timeout: durationpb.New(time.Second)},
+		},
 	}
 }
 
 func remoteOutlierDetection() *networkingapi.OutlierDetection {
 	return &networkingapi.OutlierDetection{
 		SplitExternalLocalOriginErrors: true,
-		ConsecutiveLocalOriginFailures: wrapperspb.UInt32(1),
+		ConsecutiveLocalOriginFailures: wrapperspb.UInt32(2),
 		ConsecutiveGatewayErrors:       wrapperspb.UInt32(5),
 		Consecutive_5XxErrors:          wrapperspb.UInt32(0),
 		Interval:                       durationpb.New(time.Second),
 		BaseEjectionTime:               durationpb.New(3 * time.Second),
 		// The default of 10 % would eject none of two.
 		MaxEjectionPercent: 100,
+		// With all of them ejected, as when an application fails everywhere, they are tried all the same.
+		MinHealthPercent: 1,
 	}
 }
 

@@ -29,6 +29,8 @@ type Member struct {
 	// Synced is whether its contents have been read in this process. While they have not, an absent export is
 	// not a withdrawn one.
 	Synced bool
+	// NoEnvoyFilter is whether it is known to lack Istio's EnvoyFilter, without which its proxies do not retry.
+	NoEnvoyFilter bool
 }
 
 // Address is a host and a port.

@@ -233,8 +233,8 @@ func TestWhoMayUseTheEastWestGateway(t *testing.T) {
 	eks, gke := Member{Name: "eks", GatewayClassName: "istio", TrustDomain: "eks.example.com"}, Member{Name: "gke", GatewayClassName: "gke-mesh", TrustDomain: "cluster.local"}
 	policy := func(gateways ...NamespacedName) *securityv1.AuthorizationPolicy {
 		objects := PlanEastWest(EastWestSnapshot{Member: eks, Members: []Member{eks, gke, eks}, Gateways: gateways})
-		require.Equal(t, []string{"AuthorizationPolicy isthmus-system/isthmus-east-west", "Gateway isthmus-system/isthmus-east-west"},
-			kindsIn(objects), "the policy first: the gateway never stands open")
+		require.Equal(t, []string{"AuthorizationPolicy isthmus-system/isthmus-east-west", "Gateway isthmus-system/isthmus-east-west",
+			"EnvoyFilter isthmus-system/isthmus-east-west"}, kindsIn(objects), "the policy first: the gateway never stands open")
 		return objects[0].(*securityv1.AuthorizationPolicy)
 	}
 	require.Empty(t, policy().Spec.Rules, "an ALLOW policy without a rule admits nobody")

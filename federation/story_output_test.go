@@ -87,6 +87,13 @@ func (s *story) show(t *testing.T, what string, out *bytes.Buffer) {
 			}
 			writeGateway(out, plan.Status)
 		}
+	case "retries":
+		for _, g := range s.gateways {
+			plan := federation.PlanGateway(s.gateway(g))
+			for _, name := range slices.Sorted(maps.Keys(plan.Retries)) {
+				writeObjects(t, out, name, []runtime.Object{plan.Retries[name]})
+			}
+		}
 	case "policies":
 		for _, p := range s.policies {
 			s.writePolicy(out, p)

@@ -32,6 +32,7 @@ const (
 	ReasonMissingKinds       = "MissingKinds"
 	ReasonMeshReady          = "MeshReady"
 	ReasonNamespaceMissing   = "NamespaceMissing"
+	ReasonNoRetries          = "NoRetries"
 	ReasonGatewayPending     = "GatewayPending"
 	ReasonWriteFailed        = "WriteFailed"
 	ReasonUnknownMemberState = "NotConnected"
