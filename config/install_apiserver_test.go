@@ -40,6 +40,7 @@ func TestWhatIsInstalledIsAccepted(t *testing.T) {
 	apply(t, hub, "samples/trafficoverride-pin.yaml")
 	apply(t, hub, "samples/membercluster.yaml")
 	apply(t, hub, "../examples/split/hub")
+	apply(t, hub, "../examples/external-dns/hub")
 	apply(t, member, "member")
 	apply(t, member, "../examples/split/members/eks")
 
