@@ -36,7 +36,7 @@ func (a *app) says(kind v1alpha1.OverrideType, more func(*v1alpha1.TrafficOverri
 func (a *app) drains(force bool) *v1alpha1.TrafficOverride {
 	a.t.Helper()
 	return a.says(v1alpha1.OverrideDrain, func(s *v1alpha1.TrafficOverrideSpec) {
-		s.Cluster, s.Imports, s.Force = "eks", []v1alpha1.ObjectReference{a.itself()}, force
+		s.Cluster, s.Imports, s.Force, s.GracePeriod = "eks", []v1alpha1.ObjectReference{a.itself()}, force, &metav1.Duration{}
 	})
 }
 

@@ -93,7 +93,8 @@ func (r *overrideReconciler) Reconcile(ctx context.Context, req ctrl.Request) (c
 	if err := r.complete(ctx, &snapshot); err != nil {
 		return ctrl.Result{}, err
 	}
-	return untilExpiry(snapshot.Override, now), unlessStale(r.report(ctx, snapshot.Override, federation.OverrideStatus(snapshot)))
+	status := federation.OverrideStatus(snapshot)
+	return untilNext(snapshot.Override, status, now), unlessStale(r.report(ctx, snapshot.Override, status))
 }
 
 // wake wakes every plan when an override began, changed or ended. The plans read overrides from the same cache, which
@@ -154,7 +155,7 @@ func existing(ctx context.Context, hub client.Reader, refs []v1alpha1.ObjectRefe
 
 func (r *overrideReconciler) report(ctx context.Context, o *v1alpha1.TrafficOverride, status v1alpha1.TrafficOverrideStatus) error {
 	changed := o.DeepCopy()
-	changed.Status.ObservedGeneration = status.ObservedGeneration
+	changed.Status.ObservedGeneration, changed.Status.EmptySince = status.ObservedGeneration, status.EmptySince
 	changed.Status.Conditions = mergeConditions(o.Status.Conditions, status.Conditions...)
 	if o.Spec.Type != v1alpha1.OverrideDrain {
 		meta.RemoveStatusCondition(&changed.Status.Conditions, v1alpha1.OverrideDrained)
@@ -185,12 +186,21 @@ func (r *overrideReconciler) announce(o *v1alpha1.TrafficOverride, is metav1.Con
 	r.events.Eventf(o, nil, kind, is.Reason, "Override", "%s (%s: %s)", is.Message, o.Spec.Author, o.Spec.Reason)
 }
 
-// untilExpiry comes back when an override ends by itself.
-func untilExpiry(o *v1alpha1.TrafficOverride, now time.Time) ctrl.Result {
-	if o.Spec.Expires == nil || federation.Expired(o, now) {
+// untilNext comes back when an override ends by itself, or when what a drained cluster had has been given its time.
+func untilNext(o *v1alpha1.TrafficOverride, status v1alpha1.TrafficOverrideStatus, now time.Time) ctrl.Result {
+	var next time.Time
+	if o.Spec.Expires != nil && !federation.Expired(o, now) {
+		next = o.Spec.Expires.Time
+	}
+	if since := status.EmptySince; since != nil {
+		if settled := since.Add(o.Spec.DrainGrace()); settled.After(now) && (next.IsZero() || settled.Before(next)) {
+			next = settled
+		}
+	}
+	if next.IsZero() {
 		return ctrl.Result{}
 	}
-	return ctrl.Result{RequeueAfter: o.Spec.Expires.Sub(now)}
+	return ctrl.Result{RequeueAfter: next.Sub(now)}
 }
 
 // allOverrides reads every TrafficOverride.

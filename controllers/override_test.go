@@ -49,7 +49,15 @@ func TestAnOverrideIsLookedAtAgainWhenItEnds(t *testing.T) {
 	ends := func(at int64) *v1alpha1.TrafficOverride {
 		return &v1alpha1.TrafficOverride{Spec: v1alpha1.TrafficOverrideSpec{Expires: &metav1.Time{Time: time.Unix(at, 0)}}}
 	}
-	require.Equal(t, ctrl.Result{RequeueAfter: 5 * time.Second}, untilExpiry(ends(1005), now))
-	require.Equal(t, ctrl.Result{}, untilExpiry(ends(1000), now))
-	require.Equal(t, ctrl.Result{}, untilExpiry(&v1alpha1.TrafficOverride{}, now))
+	none := v1alpha1.TrafficOverrideStatus{}
+	empty := func(since int64) v1alpha1.TrafficOverrideStatus {
+		return v1alpha1.TrafficOverrideStatus{EmptySince: &metav1.Time{Time: time.Unix(since, 0)}}
+	}
+	require.Equal(t, ctrl.Result{RequeueAfter: 5 * time.Second}, untilNext(ends(1005), none, now))
+	require.Equal(t, ctrl.Result{}, untilNext(ends(1000), none, now))
+	require.Equal(t, ctrl.Result{}, untilNext(&v1alpha1.TrafficOverride{}, none, now))
+	require.Equal(t, ctrl.Result{RequeueAfter: 20 * time.Second}, untilNext(&v1alpha1.TrafficOverride{}, empty(990), now), "what was in flight is over")
+	require.Equal(t, ctrl.Result{RequeueAfter: 5 * time.Second}, untilNext(ends(1005), empty(990), now))
+	require.Equal(t, ctrl.Result{RequeueAfter: 20 * time.Second}, untilNext(ends(1500), empty(990), now))
+	require.Equal(t, ctrl.Result{}, untilNext(&v1alpha1.TrafficOverride{}, empty(900), now), "it was over before")
 }

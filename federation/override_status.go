@@ -35,7 +35,8 @@ func OverrideStatus(s OverrideSnapshot) v1alpha1.TrafficOverrideStatus {
 	status := v1alpha1.TrafficOverrideStatus{ObservedGeneration: s.Override.Generation,
 		Conditions: []metav1.Condition{overrideAccepted(missing), inForce}}
 	if s.Override.Spec.Type == v1alpha1.OverrideDrain {
-		status.Conditions = append(status.Conditions, s.drained(inForce.Status == metav1.ConditionTrue))
+		drained, since := s.drained(inForce.Status == metav1.ConditionTrue)
+		status.Conditions, status.EmptySince = append(status.Conditions, drained), since
 	}
 	for i := range status.Conditions {
 		status.Conditions[i].ObservedGeneration = s.Override.Generation
@@ -178,26 +179,35 @@ func listRefs(refs []v1alpha1.ObjectReference) string {
 	return strings.Join(out, ", ")
 }
 
-// drained says whether anything is still sent to a drained cluster, from what the members hold and have confirmed.
-func (s OverrideSnapshot) drained(inForce bool) metav1.Condition {
+// drained says whether anything is still sent to a drained cluster, from what the members hold and have confirmed, and
+// since when nothing is. What the cluster had before then is given the grace period to end.
+func (s OverrideSnapshot) drained(inForce bool) (drained metav1.Condition, emptySince *metav1.Time) {
 	no := func(reason, message string) metav1.Condition {
 		return condition(v1alpha1.OverrideDrained, metav1.ConditionFalse, reason, message)
 	}
 	if !inForce {
-		return no(v1alpha1.ReasonNotInForce, "nothing is drained while it is not in force")
+		return no(v1alpha1.ReasonNotInForce, "nothing is drained while it is not in force"), nil
 	}
 	cluster, flow := s.Override.Spec.Cluster, s.flow()
 	switch {
 	case len(flow.blocked) > 0:
 		return no(v1alpha1.ReasonDrainBlocked, fmt.Sprintf("no other cluster can serve, so %s goes on with %s: bring another cluster back, or set spec.force to drain it all the same",
-			cluster, strings.Join(flow.blocked, ", ")))
+			cluster, strings.Join(flow.blocked, ", "))), nil
 	case len(flow.open) > 0:
-		return no(v1alpha1.ReasonDraining, fmt.Sprintf("%s is still sent requests by %s", cluster, strings.Join(flow.open, ", ")))
+		return no(v1alpha1.ReasonDraining, fmt.Sprintf("%s is still sent requests by %s", cluster, strings.Join(flow.open, ", "))), nil
 	case len(flow.unconfirmed) > 0:
-		return no(v1alpha1.ReasonDraining, "not confirmed yet: "+strings.Join(flow.unconfirmed, ", "))
+		return no(v1alpha1.ReasonDraining, "not confirmed yet: "+strings.Join(flow.unconfirmed, ", ")), nil
+	}
+	emptySince = s.Override.Status.EmptySince
+	if emptySince == nil {
+		emptySince = &metav1.Time{Time: s.Now.Truncate(time.Second)} // as it is kept
+	}
+	if grace := s.Override.Spec.DrainGrace(); s.Now.Before(emptySince.Add(grace)) {
+		return no(v1alpha1.ReasonSettling, fmt.Sprintf("nothing new is sent to %s; the requests that it has are given %s to end", cluster, grace)), emptySince
 	}
 	return condition(v1alpha1.OverrideDrained, metav1.ConditionTrue, v1alpha1.ReasonDrained, fmt.Sprintf(
-		"no route in any member sends anything to %s, and every member has confirmed it; requests that it had before end by themselves", cluster))
+		"no route in any member sends anything to %s, every member has confirmed it, and the requests that it had were given %s to end",
+		cluster, s.Override.Spec.DrainGrace())), emptySince
 }
 
 // flow is what is still sent to a drained cluster: by routes that nobody else could serve, by others, and by routes

@@ -3,6 +3,7 @@
 package federation
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -169,6 +170,12 @@ func TestADrainIsOverWhenEveryMemberHasConfirmedIt(t *testing.T) {
 	}
 	asWritten := plan("", 5, metav1.ConditionTrue)
 	asWritten.Status.Rules[0].Backends[0] = v1alpha1.PlannedBackend{Weight: 5}
+	now := time.Unix(1000, 0)
+	emptyFor := func(seconds int64) *v1alpha1.TrafficOverride {
+		d := drainOf("eks", false)
+		d.Status.EmptySince = &metav1.Time{Time: time.Unix(1000-seconds, 0)}
+		return d
+	}
 	drain, one := drainOf("eks", false), drainOf("eks", false, v1alpha1.ObjectReference{Namespace: "sample", Name: "other"})
 	tests := map[string]struct {
 		drain  *v1alpha1.TrafficOverride
@@ -176,24 +183,28 @@ func TestADrainIsOverWhenEveryMemberHasConfirmedIt(t *testing.T) {
 		reason string
 		says   string
 	}{
-		"empty":                      {drain, plan("Drained", 0, metav1.ConditionTrue), v1alpha1.ReasonDrained, "no route in any member"},
+		"empty a moment ago":         {drain, plan("Drained", 0, metav1.ConditionTrue), v1alpha1.ReasonSettling, "given 30s to end"},
+		"empty":                      {emptyFor(30), plan("Drained", 0, metav1.ConditionTrue), v1alpha1.ReasonDrained, "no route in any member"},
+		"not yet":                    {emptyFor(29), plan("Drained", 0, metav1.ConditionTrue), v1alpha1.ReasonSettling, "nothing new is sent to eks"},
+		"sent to again":              {emptyFor(60), plan("Policy", 1, metav1.ConditionTrue), v1alpha1.ReasonDraining, "still sent"},
 		"not confirmed":              {drain, plan("Drained", 0, metav1.ConditionFalse), v1alpha1.ReasonDraining, "not confirmed yet: HTTPRoute sample/r in eks (Why)"},
 		"not known whether":          {drain, plan("Drained", 0, metav1.ConditionUnknown), v1alpha1.ReasonDraining, "not confirmed yet"},
 		"still weighed":              {drain, plan("Policy", 1, metav1.ConditionTrue), v1alpha1.ReasonDraining, "still sent requests by HTTPRoute sample/r in eks"},
 		"refused":                    {drain, plan("DrainBlocked", 1, metav1.ConditionTrue), v1alpha1.ReasonDrainBlocked, "set spec.force"},
 		"nobody is fit":              {drain, plan("Held", 1, metav1.ConditionTrue), v1alpha1.ReasonDrainBlocked, "set spec.force"},
 		"as written":                 {drain, asWritten, v1alpha1.ReasonDraining, "still sent requests by HTTPRoute sample/r in eks"},
-		"another service":            {one, plan("Policy", 1, metav1.ConditionTrue), v1alpha1.ReasonDrained, "no route"},
-		"as written, of one service": {one, asWritten, v1alpha1.ReasonDrained, "no route"},
+		"another service":            {one, plan("Policy", 1, metav1.ConditionTrue), v1alpha1.ReasonSettling, "nothing new"},
+		"as written, of one service": {one, asWritten, v1alpha1.ReasonSettling, "nothing new"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			status := OverrideStatus(OverrideSnapshot{Override: test.drain, All: []*v1alpha1.TrafficOverride{test.drain}, Members: []string{"eks"},
-				Imports: test.drain.Spec.Imports, Plans: []v1alpha1.RoutePlan{test.plan}})
+				Imports: test.drain.Spec.Imports, Plans: []v1alpha1.RoutePlan{test.plan}, Now: now})
 			c := findCondition(status.Conditions, v1alpha1.OverrideDrained)
 			require.Equal(t, test.reason, c.Reason)
 			require.Equal(t, test.reason == v1alpha1.ReasonDrained, c.Status == metav1.ConditionTrue)
 			require.Contains(t, c.Message, test.says)
+			require.Equal(t, slices.Contains([]string{v1alpha1.ReasonDrained, v1alpha1.ReasonSettling}, test.reason), status.EmptySince != nil)
 		})
 	}
 }

@@ -67,6 +67,7 @@ const (
 	ReasonConflicted     = "Conflicted"
 	ReasonNotInForce     = "NotInForce"
 	ReasonDraining       = "Draining"
+	ReasonSettling       = "Settling"
 	ReasonDrainBlocked   = "DrainBlocked"
 	ReasonDrained        = "Drained"
 	// ReasonEnded is of the alert that a Freeze or Hold in force was deleted.

@@ -3,6 +3,8 @@
 package v1alpha1
 
 import (
+	"time"
+
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -77,6 +79,7 @@ const (
 // +kubebuilder:validation:XValidation:rule="self.type in ['Hold', 'Pin'] ? has(self.routes) : !has(self.routes)",message="routes belong to the types Hold and Pin, and these need them; to hold every route, use type Freeze"
 // +kubebuilder:validation:XValidation:rule="self.type == 'Pin' ? has(self.weights) : !has(self.weights)",message="weights belong to type Pin, and type Pin needs them"
 // +kubebuilder:validation:XValidation:rule="!has(self.weights) || self.weights.all(w, !has(w.capacity))",message="a pin's weights are given whatever a cluster can carry: capacity belongs to a policy"
+// +kubebuilder:validation:XValidation:rule="self.type == 'Drain' || !has(self.gracePeriod)",message="gracePeriod belongs to type Drain"
 type TrafficOverrideSpec struct {
 	// Type of the override.
 	Type OverrideType `json:"type"`
@@ -101,6 +104,12 @@ type TrafficOverrideSpec struct {
 	// answer 500 where there is no other at all.
 	// +optional
 	Force bool `json:"force,omitempty"`
+
+	// GracePeriod is how long the requests that a drained cluster already has are given to end, after every member has
+	// confirmed that nothing new is sent there; only then it is said to be Drained. 0s to 24h; default 30s.
+	// +optional
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('0s') && duration(self) <= duration('24h')",message="gracePeriod is 0s to 24h"
+	GracePeriod *metav1.Duration `json:"gracePeriod,omitempty"`
 
 	// Routes are the HTTPRoutes in the hub that are held or pinned, for the types Hold and Pin.
 	// +optional
@@ -160,4 +169,18 @@ type TrafficOverrideStatus struct {
 	// ObservedGeneration of the spec that the conditions speak of.
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+	// EmptySince is since when no route sends anything new to the drained cluster, as confirmed by every member.
+	// +optional
+	EmptySince *metav1.Time `json:"emptySince,omitempty"`
+}
+
+// DrainGracePeriod is for how long requests in flight are waited for where a drain does not say.
+const DrainGracePeriod = 30 * time.Second
+
+// DrainGrace is for how long requests in flight are waited for.
+func (s TrafficOverrideSpec) DrainGrace() time.Duration {
+	if s.GracePeriod == nil {
+		return DrainGracePeriod
+	}
+	return s.GracePeriod.Duration
 }

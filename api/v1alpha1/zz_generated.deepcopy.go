@@ -755,6 +755,11 @@ func (in *TrafficOverrideSpec) DeepCopyInto(out *TrafficOverrideSpec) {
 		*out = make([]ObjectReference, len(*in))
 		copy(*out, *in)
 	}
+	if in.GracePeriod != nil {
+		in, out := &in.GracePeriod, &out.GracePeriod
+		*out = new(v1.Duration)
+		**out = **in
+	}
 	if in.Routes != nil {
 		in, out := &in.Routes, &out.Routes
 		*out = make([]ObjectReference, len(*in))
@@ -792,6 +797,10 @@ func (in *TrafficOverrideStatus) DeepCopyInto(out *TrafficOverrideStatus) {
 		for i := range *in {
 			(*in)[i].DeepCopyInto(&(*out)[i])
 		}
+	}
+	if in.EmptySince != nil {
+		in, out := &in.EmptySince, &out.EmptySince
+		*out = (*in).DeepCopy()
 	}
 }
 
