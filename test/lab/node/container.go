@@ -249,6 +249,9 @@ func lifeNumber(id string) int32 {
 	return int32(n)
 }
 
+// minimumGrace is what a process has for its end at the least, also after a hook that used the grace period up: kubelet's.
+const minimumGrace = 2 * time.Second
+
 // stop ends a process: preStop, SIGTERM, and SIGKILL when the grace period is over. Killing the
 // first process of its pid namespace kills all of them.
 func (c *container) stop(proc *process, why error) {
@@ -257,8 +260,7 @@ func (c *container) stop(proc *process, why error) {
 	if errors.As(why, &sick) && sick.grace != nil {
 		grace = time.Duration(*sick.grace) * time.Second
 	}
-	deadline := time.NewTimer(grace)
-	defer deadline.Stop()
+	end := time.Now().Add(grace)
 	c.pod.event(corev1.EventTypeNormal, "Killing", fmt.Sprintf("Stopping container %s: %v", c.spec.Name, why))
 	hook := make(chan struct{})
 	ctx, cancel := context.WithTimeout(context.Background(), grace)
@@ -273,6 +275,8 @@ func (c *container) stop(proc *process, why error) {
 	case <-proc.exited:
 	case <-hurry:
 	}
+	deadline := time.NewTimer(max(time.Until(end), minimumGrace))
+	defer deadline.Stop()
 	select {
 	case <-proc.exited:
 		return

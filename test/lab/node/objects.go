@@ -104,6 +104,9 @@ func (r *recent[T]) get(key string, now time.Time, read func() (T, error)) (T, e
 	}
 	one = remembered[T]{at: now}
 	one.value, one.err = read()
+	if one.err != nil && !apierrors.IsNotFound(one.err) {
+		return one.value, one.err // one that was cut off says nothing to the next who asks
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.known == nil {

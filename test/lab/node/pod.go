@@ -66,6 +66,7 @@ type pod struct {
 	latest     *corev1.Pod // as the API server has it
 	ip         netip.Addr
 	startTime  metav1.Time
+	asked      time.Time    // when the pod was asked to end; zero before
 	containers []*container // init containers first, in the pod's order
 	phase      stage
 	message    string // why the pod does not get on
@@ -173,7 +174,10 @@ func (p *pod) event(kind, reason, message string) {
 func (p *pod) run() {
 	if !terminal(p.spec) {
 		// Readiness goes first when the end begins, before any process hears of it.
-		unwatch := context.AfterFunc(p.life, func() { p.advance(stageEnding) })
+		unwatch := context.AfterFunc(p.life, func() {
+			p.change(func() { p.asked = time.Now() })
+			p.advance(stageEnding)
+		})
 		go p.writeStatus(p.known)
 		p.touch()
 		if p.prepare() {
@@ -351,7 +355,8 @@ func (p *pod) refresh(ctx context.Context) {
 	}
 }
 
-// grace returns how long processes may take to end, and what cuts that short.
+// grace returns how long processes may take to end, and what cuts that short. A pod has one period for all of its
+// containers: sidecars, which end last, have what the others left of it.
 func (p *pod) grace() (time.Duration, <-chan struct{}) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -361,6 +366,9 @@ func (p *pod) grace() (time.Duration, <-chan struct{}) {
 	}
 	if errors.Is(context.Cause(p.life), errShutdown) {
 		grace = min(grace, shutdownGrace)
+	}
+	if !p.asked.IsZero() {
+		grace -= time.Since(p.asked)
 	}
 	return grace, p.hurry
 }

@@ -127,8 +127,21 @@ func wait(ctx context.Context, c clock.Clock, d time.Duration) bool {
 	}
 }
 
-// checkHTTP is an httpGet action: any status from 200 to 399 is success, and a redirect is not
-// followed, since it may lead anywhere.
+// maxRedirects of a probe, as kubelet has it.
+const maxRedirects = 10
+
+// sameHost follows redirects within a host; one to another may lead anywhere, and is the answer.
+func sameHost(next *http.Request, via []*http.Request) error {
+	if next.URL.Hostname() != via[0].URL.Hostname() {
+		return http.ErrUseLastResponse
+	}
+	if len(via) >= maxRedirects {
+		return fmt.Errorf("stopped after %d redirects", maxRedirects)
+	}
+	return nil
+}
+
+// checkHTTP is an httpGet action: any status from 200 to 399 is success.
 func checkHTTP(ctx context.Context, host string, port int, get *corev1.HTTPGetAction) error {
 	if get.Host != "" {
 		host = get.Host
@@ -144,7 +157,6 @@ func checkHTTP(ctx context.Context, host string, port int, get *corev1.HTTPGetAc
 	if err != nil {
 		return err
 	}
-	req.Header.Set("User-Agent", "kube-probe/isthmus-lab")
 	for _, h := range get.HTTPHeaders {
 		if strings.EqualFold(h.Name, "Host") {
 			req.Host = h.Value
@@ -152,11 +164,14 @@ func checkHTTP(ctx context.Context, host string, port int, get *corev1.HTTPGetAc
 		}
 		req.Header.Add(h.Name, h.Value)
 	}
+	if req.Header.Get("User-Agent") == "" {
+		req.Header.Set("User-Agent", "kube-probe/isthmus-lab")
+	}
 	client := http.Client{
 		// Each probe dials anew: a kept connection would hide a listener that is gone. The
 		// certificate is not verified, as kubelet does not.
 		Transport:     &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}},
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		CheckRedirect: sameHost,
 	}
 	resp, err := client.Do(req)
 	if err != nil {

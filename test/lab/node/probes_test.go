@@ -105,8 +105,12 @@ func TestCheckHTTP(t *testing.T) {
 			w.WriteHeader(http.StatusBadRequest)
 			return
 		}
-		if r.URL.Path == "/moved" {
-			http.Redirect(w, r, "/elsewhere", http.StatusFound)
+		switch r.URL.Path {
+		case "/moved", "/away":
+			http.Redirect(w, r, map[string]string{"/moved": "/healthz", "/away": "https://other.example.com/"}[r.URL.Path], http.StatusFound)
+			return
+		case "/round":
+			http.Redirect(w, r, "/round", http.StatusFound)
 			return
 		}
 		if r.URL.Query().Get("ok") == "" {
@@ -121,8 +125,12 @@ func TestCheckHTTP(t *testing.T) {
 	get := &corev1.HTTPGetAction{Path: "/healthz?ok=1", Scheme: corev1.URISchemeHTTPS,
 		HTTPHeaders: []corev1.HTTPHeader{{Name: "host", Value: "app.example.com"}, {Name: "X-Probe", Value: "yes"}}}
 	require.NoError(t, checkHTTP(t.Context(), host, port, get))
+	get.Path = "/away"
+	require.NoError(t, checkHTTP(t.Context(), host, port, get), "a redirect to another host is an answer")
 	get.Path = "/moved"
-	require.NoError(t, checkHTTP(t.Context(), host, port, get), "a redirect is an answer")
+	require.EqualError(t, checkHTTP(t.Context(), host, port, get), "HTTP probe failed with status 503", "one within the host is followed")
+	get.Path = "/round"
+	require.ErrorContains(t, checkHTTP(t.Context(), host, port, get), "10 redirects")
 	get.Path = "/healthz"
 	require.EqualError(t, checkHTTP(t.Context(), host, port, get), "HTTP probe failed with status 503")
 	require.NoError(t, checkTCP(t.Context(), host, port))

@@ -222,9 +222,10 @@ func (p *pod) writeStatus(ctx context.Context) {
 		case <-p.dirty:
 		}
 		err := p.writeOnce(ctx)
-		if apierrors.IsNotFound(err) || apierrors.IsConflict(err) || ctx.Err() != nil {
-			return // deleted, or another pod of that name
+		if apierrors.IsNotFound(err) || ctx.Err() != nil {
+			return
 		}
+		// Also a conflict is tried again: it may be another writer. Where it is another pod of that name, ctx ends soon.
 		if err == nil {
 			retry = 0
 			continue

@@ -5,14 +5,24 @@
 package node
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
+	"log/slog"
 	"net/netip"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/kubernetes/fake"
+	k8stesting "k8s.io/client-go/testing"
+	"k8s.io/utils/clock"
+	"k8s.io/utils/ptr"
 )
 
 func running(isReady bool) containerSnapshot {
@@ -142,4 +152,36 @@ func TestBinderRefusesWhatDoesNotFit(t *testing.T) {
 	require.Contains(t, refuses(node, &corev1.Pod{Spec: corev1.PodSpec{NodeSelector: map[string]string{"disk": "hdd"}}}), "does not match")
 	node.Spec.Unschedulable = true
 	require.Contains(t, refuses(node, &corev1.Pod{}), "kubectl uncordon n")
+}
+
+func TestAStatusIsWrittenAgainAfterAConflict(t *testing.T) {
+	spec := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "app", UID: "uid", ResourceVersion: "1"},
+		Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "main"}}}}
+	client := fake.NewClientset(spec)
+	conflicts := 2
+	client.PrependReactor("patch", "pods", func(k8stesting.Action) (bool, runtime.Object, error) {
+		if conflicts--; conflicts >= 0 {
+			return true, nil, apierrors.NewConflict(schema.GroupResource{Resource: "pods"}, "app", errors.New("another writer was quicker"))
+		}
+		return false, nil, nil
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	p := newPod(&agent{ctx: ctx, client: client, clock: clock.RealClock{}, log: slog.New(slog.DiscardHandler)}, spec)
+	done := make(chan struct{})
+	go func() { defer close(done); p.writeStatus(p.known) }()
+	t.Cleanup(func() { cancel(); <-done })
+	p.touch()
+	require.Eventually(t, func() bool {
+		now, err := client.CoreV1().Pods("ns").Get(ctx, "app", metav1.GetOptions{})
+		return err == nil && len(now.Status.Conditions) > 0
+	}, 2*time.Minute, 10*time.Millisecond)
+}
+
+func TestAPodHasOneGracePeriodForAllItsContainers(t *testing.T) {
+	p := newPod(&agent{ctx: t.Context()}, &corev1.Pod{Spec: corev1.PodSpec{TerminationGracePeriodSeconds: ptr.To(int64(1000))}})
+	grace, _ := p.grace()
+	require.Equal(t, 1000*time.Second, grace, "while nobody asked for its end, as after a failed probe")
+	p.asked = time.Now().Add(-900 * time.Second)
+	grace, _ = p.grace()
+	require.LessOrEqual(t, grace, 100*time.Second, "the others used it up")
 }

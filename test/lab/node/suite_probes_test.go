@@ -149,6 +149,22 @@ func (r *rig) livenessGrace(t *testing.T) {
 	require.NoError(t, r.client.CoreV1().Pods(testNS).Delete(t.Context(), "stubborn", metav1.DeleteOptions{GracePeriodSeconds: ptr.To(int64(0))}))
 }
 
+// lastGasp: after a hook that used the whole grace period up, the program still has a moment for its own end.
+func (r *rig) lastGasp(t *testing.T) {
+	r.create(t, podOf("gasp", shell("trap 'exit 7' TERM; sleep 1000 & wait"), func(p *corev1.Pod) {
+		p.Spec.TerminationGracePeriodSeconds = ptr.To(int64(1000))
+		c := &p.Spec.Containers[0]
+		c.Lifecycle = &corev1.Lifecycle{PreStop: &corev1.LifecycleHandler{Sleep: &corev1.SleepAction{Seconds: 1000}}}
+		c.LivenessProbe = &corev1.Probe{PeriodSeconds: 1, FailureThreshold: 2, TerminationGracePeriodSeconds: ptr.To(int64(1)),
+			ProbeHandler: corev1.ProbeHandler{TCPSocket: &corev1.TCPSocketAction{Port: intstr.FromInt32(1)}}}
+	}))
+	pod := r.await(t, "gasp", "restarted", func(p *corev1.Pod) bool {
+		return len(p.Status.ContainerStatuses) == 1 && p.Status.ContainerStatuses[0].RestartCount > 0
+	})
+	require.EqualValues(t, 7, pod.Status.ContainerStatuses[0].LastTerminationState.Terminated.ExitCode)
+	require.NoError(t, r.client.CoreV1().Pods(testNS).Delete(t.Context(), "gasp", metav1.DeleteOptions{GracePeriodSeconds: ptr.To(int64(0))}))
+}
+
 func (r *rig) postStart(t *testing.T) {
 	hooked := func(command ...string) func(*corev1.Pod) {
 		return func(p *corev1.Pod) {

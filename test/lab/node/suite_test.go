@@ -214,7 +214,7 @@ func (r *rig) podTests(t *testing.T) {
 	for name, test := range map[string]func(*testing.T){
 		"Node": r.node, "Lifecycle": r.lifecycle, "Crash": r.crash, "InitContainers": r.initContainers, "Completion": r.completion,
 		"Volumes": r.volumes, "VolumesFollow": r.volumesFollow, "HostPath": r.hostPath,
-		"ProbesAndHooks": r.probesAndHooks, "ProbeKinds": r.probeKinds, "ProbesFail": r.probesFail, "LivenessGrace": r.livenessGrace,
+		"ProbesAndHooks": r.probesAndHooks, "ProbeKinds": r.probeKinds, "ProbesFail": r.probesFail, "LivenessGrace": r.livenessGrace, "LastGasp": r.lastGasp,
 		"PostStart": r.postStart, "RestartPolicies": r.restartPolicies, "Security": r.security,
 		"UnknownImage": r.unknownImage, "ImageFolder": r.imageFolder, "NotStarted": r.notStarted, "CrashLoop": r.crashLoop,
 		"MissingObjects": r.missingObjects, "FullDisk": r.fullDisk, "LoadBalancer": r.loadBalancer,

@@ -322,13 +322,8 @@ func writePayload(dir string, content payload, group *int64) error {
 	if err != nil {
 		return err
 	}
-	if err := os.Chmod(hidden, 0o755); err != nil {
-		return err
-	}
-	for _, name := range sortedKeys(content) {
-		if err := writeFile(filepath.Join(hidden, name), content[name], group); err != nil {
-			return err
-		}
+	if err := writeContent(hidden, content, group); err != nil {
+		return errors.Join(err, os.RemoveAll(hidden)) // it is tried again, and half a copy each time would fill the disk
 	}
 	data := filepath.Join(dir, "..data")
 	old, _ := os.Readlink(data)
@@ -340,6 +335,18 @@ func writePayload(dir string, content payload, group *int64) error {
 	}
 	if old != "" {
 		return os.RemoveAll(filepath.Join(dir, old))
+	}
+	return nil
+}
+
+func writeContent(dir string, content payload, group *int64) error {
+	if err := os.Chmod(dir, 0o755); err != nil {
+		return err
+	}
+	for _, name := range sortedKeys(content) {
+		if err := writeFile(filepath.Join(dir, name), content[name], group); err != nil {
+			return err
+		}
 	}
 	return nil
 }

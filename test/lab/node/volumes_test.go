@@ -5,6 +5,7 @@
 package node
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -133,4 +134,33 @@ func TestEmptyDirIsKept(t *testing.T) {
 	require.NoError(t, os.WriteFile(filepath.Join(v.path("v"), "mine"), nil, 0o600))
 	require.NoError(t, v.sync(t.Context(), pod))
 	require.FileExists(t, filepath.Join(v.path("v"), "mine"))
+}
+
+func TestAVolumeThatCannotBeWrittenLeavesNothing(t *testing.T) {
+	o := &fakeObjects{configMaps: map[string]map[string]string{"cm": {"a": "1"}}}
+	v, _ := testVolumes(t, o)
+	both := podWith(configMapVolume("cm", corev1.KeyToPath{Key: "a", Path: "a"}, corev1.KeyToPath{Key: "a", Path: "a/b"}))
+	require.Error(t, v.sync(t.Context(), both), "a file and a folder of one name")
+	left, err := os.ReadDir(v.path("v"))
+	require.NoError(t, err)
+	require.Empty(t, left)
+}
+
+func TestARecentAnswerIsOneThatSaysSomething(t *testing.T) {
+	var r recent[string]
+	now := time.Unix(1_000_000, 0)
+	reads := 0
+	read := func(answer string, err error) func() (string, error) {
+		return func() (string, error) { reads++; return answer, err }
+	}
+	_, err := r.get("key", now, read("", context.Canceled))
+	require.ErrorIs(t, err, context.Canceled)
+	answer, err := r.get("key", now, read("yes", nil))
+	require.NoError(t, err, "another's question that was cut off is no answer")
+	require.Equal(t, "yes", answer)
+	answer, _ = r.get("key", now.Add(refreshEvery/2-1), read("later", nil))
+	require.Equal(t, "yes", answer)
+	require.Equal(t, 2, reads)
+	answer, _ = r.get("key", now.Add(refreshEvery/2), read("later", nil))
+	require.Equal(t, "later", answer)
 }
