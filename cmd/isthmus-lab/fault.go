@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"isthmus.dev/isthmus/test/lab"
+	"isthmus.dev/isthmus/test/lab/state"
 )
 
 func faultCommand(dir *string) *cobra.Command {
@@ -225,16 +226,19 @@ func componentCommands(dir *string) []*cobra.Command {
 	return []*cobra.Command{
 		command("kill", "Crash a component (SIGKILL)",
 			"Crash a component (SIGKILL). It stays dead until \"fault start\" or \"fault heal\"; but a pod, the node starts again.",
-			func(_ context.Context, l *lab.Lab, a []string) (string, error) {
+			func(ctx context.Context, l *lab.Lab, a []string) (string, error) {
+				what := "is dead; start it by: " + again(a)
 				if lab.IsPods(a[1]) {
-					return fmt.Sprintf("%s of %s was killed; its node starts it again", a[1], a[0]), l.Kill(a[0], a[1])
+					what = "was killed; its node starts it again"
 				}
-				return fmt.Sprintf("%s of %s is dead; start it by: %s", a[1], a[0], again(a)), l.Kill(a[0], a[1])
+				return fmt.Sprintf("%s of %s %s", a[1], a[0], what),
+					l.Inject(ctx, state.Fault{Kind: state.Killed, Cluster: a[0], Component: a[1]})
 			}),
 		command("stop", "Freeze a component (SIGSTOP)",
 			"Freeze a component (SIGSTOP): its connections stay open and nobody answers, until \"fault start\" or \"fault heal\".",
-			func(_ context.Context, l *lab.Lab, a []string) (string, error) {
-				return fmt.Sprintf("%s of %s is frozen; let it go on by: %s", a[1], a[0], again(a)), l.Stop(a[0], a[1])
+			func(ctx context.Context, l *lab.Lab, a []string) (string, error) {
+				return fmt.Sprintf("%s of %s is frozen; let it go on by: %s", a[1], a[0], again(a)),
+					l.Inject(ctx, state.Fault{Kind: state.Stopped, Cluster: a[0], Component: a[1]})
 			}),
 		command("start", "Start a component that is dead, let go on one that is frozen",
 			"Start a component that is dead, or let one go on that is frozen, and wait until it is ready.",

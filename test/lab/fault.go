@@ -47,6 +47,7 @@ func (l *Lab) Inject(ctx context.Context, f state.Fault) error {
 		if err != nil {
 			return err
 		}
+		f.Component = t.name // node-agent is node
 		if processes, err = t.in(lab, f.Cluster); err != nil {
 			return err
 		}

@@ -28,11 +28,7 @@ func (l *Lab) Stop(cluster, component string) error {
 }
 
 func (l *Lab) strike(kind, cluster, component string) error {
-	t, err := targetOf(component)
-	if err != nil {
-		return err
-	}
-	return l.Inject(context.Background(), state.Fault{Kind: kind, Cluster: cluster, Component: t.name})
+	return l.Inject(context.Background(), state.Fault{Kind: kind, Cluster: cluster, Component: component})
 }
 
 // LoseNode takes a cluster's machine away, as a power cut would: the agent and all pods are gone at once and nothing
@@ -44,11 +40,7 @@ func (l *Lab) LoseNode(ctx context.Context, cluster string) error {
 // MoveClock moves the wall clock of a component's processes against the machine's, by whole seconds. Their timers and monotonic
 // clocks stay as they are. A pod that its node starts anew has the machine's clock again.
 func (l *Lab) MoveClock(ctx context.Context, cluster, component string, offset time.Duration) error {
-	t, err := targetOf(component)
-	if err != nil {
-		return err
-	}
-	return l.Inject(ctx, state.Fault{Kind: state.Clock, Cluster: cluster, Component: t.name, Offset: &metav1.Duration{Duration: offset}})
+	return l.Inject(ctx, state.Fault{Kind: state.Clock, Cluster: cluster, Component: component, Offset: &metav1.Duration{Duration: offset}})
 }
 
 // Partition cuts a cluster off from the others that are named, or from everything outside it when none is;

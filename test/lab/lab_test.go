@@ -223,3 +223,19 @@ func TestImagesAreListedAndRemoved(t *testing.T) {
 	require.ErrorContains(t, l.RemoveImage("nothing"), "added were tree")
 	require.ErrorContains(t, l.RemoveImage("../images"), "no image")
 }
+
+func TestWhoFollowsOneOfSeveralLogsIsToldHow(t *testing.T) {
+	one := func(component, name, log string) state.Process {
+		return state.Process{Cluster: "eks", Component: component, Name: name, Log: log}
+	}
+	l := recorded(t, func(s *state.Lab) {
+		s.Clusters = []state.Cluster{{Name: "eks", Index: 2}}
+		s.Processes = []state.Process{
+			one(state.Proxy, "sample/a", "1"), one(state.Pod, "sample/a", "2"), one(state.Proxy, "sample/b", "3"),
+		}
+	})
+	err := l.Log(t.Context(), LogRequest{Cluster: "eks", Component: state.Proxy, Follow: true})
+	require.ErrorContains(t, err, "name one of sample/a, sample/b")
+	err = l.Log(t.Context(), LogRequest{Cluster: "eks", Component: "sample/a", Follow: true})
+	require.ErrorContains(t, err, "kubectl --context eks -n sample logs -f a -c CONTAINER")
+}

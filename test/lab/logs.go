@@ -42,7 +42,7 @@ func (l *Lab) Log(ctx context.Context, r LogRequest) error {
 		return fmt.Errorf("%s has no %q: see `isthmus-lab status`, or look into %s", r.Cluster, r.Component, filepath.Join(l.Dir, "logs", r.Cluster))
 	}
 	if r.Follow && len(found) > 1 {
-		return fmt.Errorf("several processes match %q: name one of %s", r.Component, strings.Join(names(lab, r.Cluster, r.Component), ", "))
+		return several(found, r)
 	}
 	for _, p := range found {
 		if err := r.show(ctx, p); err != nil {
@@ -62,12 +62,19 @@ func (r LogRequest) show(ctx context.Context, p state.Process) error {
 	})
 }
 
-func names(lab *state.Lab, cluster, component string) []string {
-	var all []string
-	for _, p := range lab.Find(cluster, component) {
-		all = append(all, p.Name)
+// several says how to name one of the processes that match: by its pod, or by its container where they are of one pod.
+func several(found []state.Process, r LogRequest) error {
+	var names []string
+	for _, p := range found {
+		if !slices.Contains(names, p.Name) {
+			names = append(names, p.Name)
+		}
 	}
-	return all
+	if namespace, pod, ok := strings.Cut(names[0], "/"); ok && len(names) == 1 {
+		return fmt.Errorf("%s has several containers: `kubectl --context %s -n %s logs -f %s -c CONTAINER` follows one of them",
+			names[0], r.Cluster, namespace, pod)
+	}
+	return fmt.Errorf("several processes match %q: name one of %s", r.Component, strings.Join(names, ", "))
 }
 
 // withLogs returns the processes that a name matches, one for each log.
