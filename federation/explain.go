@@ -26,7 +26,7 @@ type Outcome struct {
 type RouteReport struct {
 	// Plans is the status of each member's RoutePlan.
 	Plans map[string]v1alpha1.RoutePlanStatus
-	// Conditions of the route for each of its parents: ResolvedRefs, Programmed, TrafficShifted.
+	// Conditions of the route for each of its parents: ResolvedRefs, Programmed, TrafficShifted, and Probed where it is.
 	Conditions []metav1.Condition
 }
 
@@ -39,6 +39,9 @@ func ReportRoute(s RouteSnapshot, plan RoutePlan, outcomes map[string]Outcome) R
 		}
 	}
 	report.Conditions = []metav1.Condition{plan.ResolvedRefs, routeProgrammed(s, report.Plans), trafficShifted(s, plan)}
+	if probed := routeProbed(s); probed.Type != "" {
+		report.Conditions = append(report.Conditions, probed)
+	}
 	for i := range report.Conditions {
 		report.Conditions[i].ObservedGeneration = s.Route.Generation
 	}

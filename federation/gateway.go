@@ -29,6 +29,8 @@ type GatewaySnapshot struct {
 	ClassMissing bool
 	// Overrides that are in force.
 	Overrides Overrides
+	// ProbesAwaited is whether it is not known yet what is probed, and so who is suspected.
+	ProbesAwaited bool
 }
 
 // GatewayMember is one member as the Gateway sees it.
@@ -40,6 +42,8 @@ type GatewayMember struct {
 	Observed *gatewayv1.Gateway
 	// Problem is why the newest plan is not in the member; empty when it is.
 	Problem string
+	// Suspected is whether all that is probed there through this Gateway is suspected.
+	Suspected bool
 }
 
 // GatewayPlan is what was decided for a hub Gateway.
@@ -147,8 +151,8 @@ func (s GatewaySnapshot) status() gatewayv1.GatewayStatus {
 // addresses are where clients come in: the programmed gateways of all members, at most 16. A member whose API
 // server is lost keeps its address as last known, and while a member has not been read, every address that was there
 // stays: what is not seen is not withdrawn. The last ones stay too while
-// some member holds a gateway: see status. The gateways of drained members are left out while there is another. A freeze
-// keeps all as they are.
+// some member holds a gateway: see status. The gateways of drained and of suspected members are left out while there is
+// another. A freeze keeps all as they are; a hub that has just started adds none until it knows what is probed.
 func (s GatewaySnapshot) addresses() []gatewayv1.GatewayStatusAddress {
 	var out []gatewayv1.GatewayStatusAddress
 	if s.Overrides.freeze() != nil && len(s.Gateway.Status.Addresses) > 0 {
@@ -167,22 +171,32 @@ func (s GatewaySnapshot) addresses() []gatewayv1.GatewayStatusAddress {
 			}
 		}
 	}
-	out = s.withoutDrained(out)
+	// First the drained ones: that is a person's word.
+	out = s.without(out, func(m GatewayMember) bool { return s.Overrides.drainsAll(m.Name) })
+	out = s.without(out, func(m GatewayMember) bool { return m.Suspected || s.ProbesAwaited && !s.listed(m) })
 	return out[:min(len(out), maxAddresses)]
 }
 
-// withoutDrained leaves out the addresses of members that are drained as a whole, unless no other is left.
-func (s GatewaySnapshot) withoutDrained(addresses []gatewayv1.GatewayStatusAddress) []gatewayv1.GatewayStatusAddress {
-	drained := func(a gatewayv1.GatewayStatusAddress) bool {
+// without leaves out the addresses of some members, unless no other is left.
+func (s GatewaySnapshot) without(addresses []gatewayv1.GatewayStatusAddress, unwanted func(GatewayMember) bool) []gatewayv1.GatewayStatusAddress {
+	of := func(a gatewayv1.GatewayStatusAddress) bool {
 		return slices.ContainsFunc(s.Members, func(m GatewayMember) bool {
-			return m.Observed != nil && s.Overrides.drainsAll(m.Name) &&
+			return m.Observed != nil && unwanted(m) &&
 				slices.ContainsFunc(m.Observed.Status.Addresses, func(own gatewayv1.GatewayStatusAddress) bool { return own.Value == a.Value })
 		})
 	}
-	if left := slices.DeleteFunc(slices.Clone(addresses), drained); len(left) > 0 {
+	if left := slices.DeleteFunc(slices.Clone(addresses), of); len(left) > 0 {
 		return left
 	}
 	return addresses
+}
+
+// listed tells whether a member's address was given out when addresses were last decided; true where none was.
+func (s GatewaySnapshot) listed(m GatewayMember) bool {
+	given := s.Gateway.Status.Addresses
+	return len(given) == 0 || m.Observed != nil && slices.ContainsFunc(given, func(have gatewayv1.GatewayStatusAddress) bool {
+		return slices.ContainsFunc(m.Observed.Status.Addresses, func(own gatewayv1.GatewayStatusAddress) bool { return own.Value == have.Value })
+	})
 }
 
 func (s GatewaySnapshot) programmed(served bool) metav1.Condition {

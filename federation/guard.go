@@ -22,6 +22,11 @@ type Doubt struct {
 	Probed, Doubted int
 }
 
+// Plus is the sum, or with sign -1 the difference.
+func (d Doubt) Plus(other Doubt, sign int) Doubt {
+	return Doubt{d.Probed + sign*other.Probed, d.Doubted + sign*other.Doubted}
+}
+
 // most tells whether more than half is doubted: a cluster most of whose services fail is itself in doubt, while one
 // with a broken service among many is not.
 func (d Doubt) most() bool { return 2*d.Doubted > d.Probed }

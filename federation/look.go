@@ -128,6 +128,8 @@ func (p ProbeState) Doubted() bool { return p.Hub.doubted() && p.Peer.Sight != S
 // ProbeSignal is what the probes say of one service in one cluster.
 type ProbeSignal struct {
 	ProbeState
+	// Undecided is whether it is not known yet whether there is a probe at all.
+	Undecided bool
 	// Proven is whether the probe has succeeded in any cluster. Until it has, the fault may be the probe's own.
 	Proven bool
 	// HubsWordIsEnough is whether the hub may be believed where no other cluster can be asked.

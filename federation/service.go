@@ -74,6 +74,13 @@ func (m ServiceMember) Finding() Finding {
 	return Judge(Signals{Seen: m.Synced, ReadyEndpoints: m.ReadyEndpoints, Reachable: m.Reachable, Probe: m.Probe, Before: m.Before})
 }
 
+// Suspects tells whether the service is out of a cluster on suspicion, or was and nothing says otherwise yet.
+func (s ServiceSnapshot) Suspects(cluster string) bool {
+	m, ok := s.member(cluster)
+	verdict := m.Finding().Verdict
+	return ok && (verdict == Suspected || verdict == Unknown && m.Before == Suspected)
+}
+
 // serves tells whether the member's own Service has a TCP port. An import unites the ports of all exports, so that a
 // cluster may lack one; while the member has not been read, nothing says so.
 func (m ServiceMember) serves(port int32) bool {

@@ -2,6 +2,8 @@
 
 package federation
 
+import "isthmus.dev/isthmus/api/v1alpha1"
+
 // Verdict says whether a service is fit to serve in a cluster.
 type Verdict string
 
@@ -53,12 +55,12 @@ func (f Finding) Serving(before Verdict) bool {
 // healthCheck looks at the signals and returns a finding, or nil when it has nothing to say.
 type healthCheck func(Signals) *Finding
 
-// Reasons of findings that a route's condition Probed speaks of.
+// Reasons of findings of which a route's condition Probed speaks.
 const (
-	reasonProbeAwaited = "ProbeAwaited"
-	reasonGuardHolds   = "GuardHolds"
-	reasonHubLinkBad   = "HubLinkBad"
-	reasonNoPeerToAsk  = "NoPeerToAsk"
+	reasonProbeAwaited = v1alpha1.ReasonProbeAwaited
+	reasonGuardHolds   = v1alpha1.ReasonGuardHolds
+	reasonHubLinkBad   = v1alpha1.ReasonHubLinkBad
+	reasonNoPeerToAsk  = v1alpha1.ReasonNoPeerToAsk
 )
 
 // healthChecks in their order; the first finding holds. The probes are asked only about a cluster that has endpoints, and

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package federation
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+)
+
+// looks reads "+" as a success, "-" as a failure, "." as no answer and " " as a look that says nothing.
+func looks(s Streak, text string) Streak {
+	for _, c := range text {
+		look := map[rune]Look{'+': {LookOK, "200"}, '-': {LookFailed, "503"}, '.': {LookSilent, "timeout"}, ' ': {Result: LookVoid}}[c]
+		s = s.Step(look, 2, 3)
+	}
+	return s
+}
+
+func TestStreakTurnsAfterSoManyInARow(t *testing.T) {
+	tests := map[string]struct {
+		sight   Seen
+		said    string
+		doubted bool
+	}{
+		"":            {SeenNothing, "", false},
+		"+":           {SeenNothing, "", false},
+		"++":          {SeenWell, "200", false},
+		"--":          {SeenNothing, "", true},
+		"---":         {SeenIll, "503", true},
+		"-- -":        {SeenIll, "503", true},
+		"-+-+-":       {SeenNothing, "", true},
+		"+--":         {SeenNothing, "", true},
+		"+---":        {SeenIll, "503", true},
+		"--++":        {SeenWell, "200", false},
+		"++--":        {SeenWell, "200", true},
+		"++--+--":     {SeenWell, "200", true},
+		"++--.":       {SeenIll, "timeout", true},
+		"++.--":       {SeenIll, "503", true},
+		"++---....":   {SeenIll, "503", true},
+		"++---+":      {SeenIll, "503", false},
+		"++---+-+":    {SeenIll, "503", false},
+		"++---++":     {SeenWell, "200", false},
+		"++        ":  {SeenWell, "200", false},
+		"++-- ++-- +": {SeenWell, "200", false},
+	}
+	for text, want := range tests {
+		t.Run(text, func(t *testing.T) {
+			s := looks(Streak{}, text)
+			require.Equal(t, want.sight, s.Sight)
+			require.Equal(t, want.said, s.Said)
+			require.Equal(t, want.doubted, s.doubted())
+		})
+	}
+}
+
+// However looks come, a sight turns only after as many in a row as the probe says, and what says nothing changes nothing.
+func TestStreakTurnsOnlyOnARow(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		text := rapid.StringOfN(rapid.SampledFrom([]rune("++--. ")), 0, 40, -1).Draw(t, "looks")
+		s, plain := Streak{}, ""
+		for _, c := range text {
+			before := s
+			if s = looks(s, string(c)); c == ' ' {
+				require.Equal(t, before, s)
+				continue
+			}
+			plain += strings.ReplaceAll(string(c), ".", "-")
+			if s.Sight == before.Sight {
+				continue
+			}
+			if s.Sight == SeenWell {
+				require.True(t, strings.HasSuffix(plain, "++"), plain)
+			} else {
+				require.True(t, strings.HasSuffix(plain, "---"), plain)
+			}
+		}
+	})
+}
+
+func TestProbeStateForgetsPeersOnceTheHubSeesWell(t *testing.T) {
+	bad := Look{LookFailed, "503"}
+	s := ProbeState{}
+	for range 3 {
+		s = s.StepHub(bad, 2, 3).StepPeer(bad, 2, 3)
+	}
+	require.Equal(t, SeenIll, s.Peer.Sight)
+	s = s.StepHub(Look{LookOK, "200"}, 2, 3)
+	require.Equal(t, SeenIll, s.Hub.Sight)
+	require.Equal(t, SeenNothing, s.Peer.Sight)
+}
