@@ -4,6 +4,7 @@ package controllers
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -92,6 +93,9 @@ func (r *gatewayReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ct
 	if snapshot.Overrides, err = r.overrides(ctx); err != nil {
 		return ctrl.Result{}, err
 	}
+	if err := r.addSuspects(ctx, req.NamespacedName, members, &snapshot); err != nil {
+		return ctrl.Result{}, err
+	}
 	started := time.Now()
 	plan := federation.PlanGateway(snapshot)
 	r.metrics.planned(nounGateway, started)
@@ -141,6 +145,16 @@ func (r *gatewayReconciler) snapshot(ctx context.Context, gateway *gatewayv1.Gat
 		s.Members = append(s.Members, gm)
 	}
 	return s, nil
+}
+
+// addSuspects marks the members that are suspected as entries.
+func (r *gatewayReconciler) addSuspects(ctx context.Context, gateway client.ObjectKey, members []member, s *federation.GatewaySnapshot) error {
+	names, known, err := r.suspects(ctx, gateway, members)
+	s.ProbesAwaited = !known
+	for i := range s.Members {
+		s.Members[i].Suspected = slices.Contains(names, s.Members[i].Name)
+	}
+	return err
 }
 
 // attached counts the routes on each listener.

@@ -35,8 +35,9 @@ type memberSource interface {
 
 // gatherer reads snapshots from the hub's cache and the members'. It never waits for a member.
 type gatherer struct {
-	hub   client.Reader
-	fleet memberSource
+	hub    client.Reader
+	fleet  memberSource
+	probes *prober
 }
 
 // member is a MemberCluster, what is known of it, and the way to its cache.

@@ -56,10 +56,12 @@ func (g gatherer) wholeService(ctx context.Context, key federation.ServiceKey, m
 	return s, nil
 }
 
-// lastVerdicts on a service, as the RoutePlans remember them; they are only asked for who has not been read.
+// lastVerdicts on a service, as the RoutePlans remember them; they are only asked for who has not been read, and for what
+// is probed, or may be: only that can be unknown.
 func (g gatherer) lastVerdicts(ctx context.Context, key federation.ServiceKey, members []member) (before, error) {
 	last := before{}
-	if !slices.ContainsFunc(members, func(m member) bool { return !m.Synced }) {
+	known, probed := g.probes.decided(key)
+	if known && !probed && !slices.ContainsFunc(members, func(m member) bool { return !m.Synced }) {
 		return last, nil
 	}
 	routes, err := routesOfImport(ctx, g.hub, key)
@@ -97,6 +99,7 @@ func (g gatherer) service(ctx context.Context, key federation.ServiceKey, member
 			return s, err
 		}
 		gathered.Before = last[[2]string{key.String(), m.Name}]
+		gathered.Probe = g.probes.signal(key, m.Name, gathered.Before)
 		s.Members = append(s.Members, gathered)
 	}
 	return s, nil

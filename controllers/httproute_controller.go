@@ -134,7 +134,18 @@ func (r *routeReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl
 	fanOut(members, owner, func(m member) (fleet.Desired, bool) { return routeWish(m, plan) })
 	r.decided.keep(req.NamespacedName, decision{snapshot, plan})
 	r.triggers.reports.wake(req.Namespace, req.Name)
+	r.wakeProbes(snapshot)
 	return ctrl.Result{}, nil
+}
+
+// wakeProbes wakes the probing of what a route refers to: whatever changes the route's plan may change that too.
+func (r *routeReconciler) wakeProbes(s federation.RouteSnapshot) {
+	configured := federation.ProbeConfigured(s.Policies)
+	for _, key := range federation.ImportsOf(s.Route) {
+		if known, probed := r.probes.decided(key); configured || probed || !known {
+			r.triggers.probes.wake(key.Namespace, key.Name)
+		}
+	}
 }
 
 // routeWish is what one member is to hold; nothing is wished where the plan refuses, so that what is there stays.

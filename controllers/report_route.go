@@ -208,6 +208,9 @@ func (r *routeReporter) writeParents(ctx context.Context, s federation.RouteSnap
 				entry.Conditions = have.Conditions
 			}
 		}
+		if !slices.ContainsFunc(conditions, isProbed) {
+			entry.Conditions = slices.DeleteFunc(slices.Clone(entry.Conditions), isProbed)
+		}
 		entry.Conditions = mergeConditions(entry.Conditions, append([]metav1.Condition{p.Accepted}, conditions...)...)
 		changed.Status.Parents = append(changed.Status.Parents, entry)
 	}
@@ -220,6 +223,7 @@ func (r *routeReporter) writeParents(ctx context.Context, s federation.RouteSnap
 	for _, entry := range changed.Status.Parents {
 		r.alertOf(s.Route, entry)
 	}
+	r.warnOfProbes(s.Route, changed)
 	return nil
 }
 
@@ -237,4 +241,28 @@ func (r *routeReporter) alertOf(route *gatewayv1.HTTPRoute, entry gatewayv1.Rout
 			r.alerts.Raise(alert)
 		}
 	}
+}
+
+func isProbed(c metav1.Condition) bool { return c.Type == v1alpha1.RouteProbed }
+
+// warnOfProbes makes an Event when what the probes of a route see is believed no more, or again.
+func (r *routeReporter) warnOfProbes(was, is *gatewayv1.HTTPRoute) {
+	before, after := probedOf(was), probedOf(is)
+	switch {
+	case after.Reason == before.Reason, after.Status == metav1.ConditionUnknown, after.Type == "":
+	case after.Status == metav1.ConditionFalse:
+		r.events.Eventf(is, nil, corev1.EventTypeWarning, after.Reason, "Probe", "%s", after.Message)
+	case before.Status == metav1.ConditionFalse:
+		r.events.Eventf(is, nil, corev1.EventTypeNormal, after.Reason, "Probe", "%s", after.Message)
+	}
+}
+
+// probedOf is what a route's status says of its probes, which is the same for each of its parents.
+func probedOf(route *gatewayv1.HTTPRoute) metav1.Condition {
+	for _, p := range route.Status.Parents {
+		if c := meta.FindStatusCondition(p.Conditions, v1alpha1.RouteProbed); c != nil && p.ControllerName == v1alpha1.ControllerName {
+			return *c
+		}
+	}
+	return metav1.Condition{}
 }

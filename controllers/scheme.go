@@ -89,7 +89,7 @@ func trimEndpointSlice(o any) (any, error) {
 func kindsOf(noun string) []schema.GroupVersionKind {
 	route, gateway := gatewayKind("HTTPRoute"), gatewayKind("Gateway")
 	switch noun {
-	case nounRoute:
+	case nounRoute, nounProbe:
 		return []schema.GroupVersionKind{route}
 	case nounGateway:
 		return []schema.GroupVersionKind{gateway, envoyFilterKind}
@@ -114,6 +114,7 @@ const (
 	nounGateway = "gateway"
 	nounService = "service"
 	nounMember  = "member"
+	nounProbe   = "probe"
 )
 
 func gatewayKind(kind string) schema.GroupVersionKind {

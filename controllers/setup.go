@@ -3,6 +3,7 @@
 package controllers
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -46,6 +47,8 @@ type Options struct {
 	Fleet fleet.Options
 	// Registerer takes the metrics.
 	Registerer prometheus.Registerer
+	// MaxSuspected is the share of clusters that may be out on suspicion, in percent, 1 to 100; 0 is the default of the core.
+	MaxSuspected int
 	// Prepare runs once as leader, before anything is written; nil does nothing.
 	Prepare func(context.Context) error
 }
@@ -63,13 +66,17 @@ func Setup(ctx context.Context, mgr ctrl.Manager, opts Options) error {
 	if err := mgr.Add(leading{prepare: opts.Prepare, fleet: members}); err != nil {
 		return err
 	}
-	gather := gatherer{hub: mgr.GetClient(), fleet: members}
-	watch.gather = gather
 	teller := alert.New(alert.Options{Secrets: mgr.GetClient(), Events: mgr.GetEventRecorder("isthmus"), Registerer: opts.Registerer,
 		Log: mgr.GetLogger().WithName("alert")})
 	if err := mgr.Add(teller); err != nil {
 		return err
 	}
+	probes := newProber(lookOut, federation.Guard{MaxSuspected: cmp.Or(opts.MaxSuspected, federation.DefaultMaxSuspected)}, newProbeMetrics(opts.Registerer))
+	if err := mgr.Add(probes); err != nil {
+		return err
+	}
+	gather := gatherer{hub: mgr.GetClient(), fleet: members, probes: probes}
+	watch.gather, probes.changed = gather, watch.probeChanged
 	measure, decided, say := newMetrics(opts.Registerer), newMemory(), mgr.GetEventRecorder("isthmus")
 	return errors.Join(
 		(&gatewayClassReconciler{Client: mgr.GetClient()}).setup(mgr),
@@ -79,6 +86,7 @@ func Setup(ctx context.Context, mgr ctrl.Manager, opts Options) error {
 		(&routeReconciler{Client: mgr.GetClient(), gatherer: gather, triggers: wake, metrics: measure, decided: decided}).setup(mgr),
 		(&routeReporter{Client: mgr.GetClient(), gatherer: gather, triggers: wake, metrics: measure, decided: decided,
 			events: say, alerts: teller}).setup(mgr),
+		(&probeReconciler{Client: mgr.GetClient(), gatherer: gather, triggers: wake, metrics: measure}).setup(mgr),
 		(&policyReconciler{Client: mgr.GetClient(), gatherer: gather}).setup(mgr),
 		(&overrideReconciler{Client: mgr.GetClient(), gatherer: gather, watcher: watch, metrics: measure,
 			events: say, alerts: teller, known: map[string]overrideState{}}).setup(mgr),

@@ -55,7 +55,9 @@ func (t *trigger) wake(namespace, name string) {
 
 // triggers are the reconcilers' queues, by what their keys are.
 type triggers struct {
-	members, gateways, routes, services, reports trigger
+	members, gateways, routes, services, reports, probes trigger
+	// heldProbes are the imports for the probing of which some member may hold a route.
+	heldProbes sync.Map
 }
 
 // wakeOwner wakes the key for which an object was written.
@@ -69,6 +71,9 @@ func (t *triggers) wakeOwner(o federation.Owner) {
 		t.services.wake(o.Namespace, o.Name)
 	case nounMember:
 		t.members.wake("", o.Name)
+	case nounProbe:
+		t.heldProbes.Store(federation.ServiceKey{Namespace: o.Namespace, Name: o.Name}, true)
+		t.probes.wake(o.Namespace, o.Name)
 	}
 }
 
@@ -124,7 +129,7 @@ func (w *watcher) wakeOwners(ctx context.Context, name string) {
 //
 //	ServiceExport, Service      -> the service, and the routes that refer to it
 //	EndpointSlice               -> the same, when a slice becomes empty or stops being so
-//	Gateway, HTTPRoute, …       -> its owner, when it is ours
+//	Gateway, HTTPRoute, …       -> its owner, when it is ours; of a Gateway also what is probed over it
 //	HTTPRoute                   -> also the services that it named and names no more
 //	ServiceEntry                -> also the routes that may name it now
 //	Namespace, Node             -> whatever waits for the namespace; the member's own status
@@ -165,8 +170,36 @@ func (w *watcher) objectChanged(member string, old, current client.Object) {
 func (w *watcher) ownerOf(o client.Object) {
 	if owner, ok := federation.ParseOwner(o); ok {
 		w.wakeOwner(owner)
-		if owner.Noun == nounService {
+		switch owner.Noun {
+		case nounService:
 			w.wakeRoutesOf(federation.ServiceKey{Namespace: owner.Namespace, Name: owner.Name})
+		case nounGateway:
+			w.wakeProbesOver(types.NamespacedName{Namespace: owner.Namespace, Name: owner.Name})
+		}
+	}
+}
+
+// wakeProbesOver wakes the probing of what is probed over a Gateway: a member's may have another address now.
+func (w *watcher) wakeProbesOver(gateway types.NamespacedName) {
+	for _, route := range routesOfGateway(context.Background(), w.gather.hub, gateway) {
+		for _, key := range federation.ImportsOf(&route) {
+			if _, probed := w.gather.probes.decided(key); probed {
+				w.probes.wake(key.Namespace, key.Name)
+			}
+		}
+	}
+}
+
+// probeChanged wakes whatever the verdict on a service decides.
+func (w *watcher) probeChanged(key federation.ServiceKey) {
+	w.serviceChanged(key)
+	routes, err := routesOfImport(context.Background(), w.gather.hub, key)
+	if err != nil {
+		return
+	}
+	for i := range routes {
+		for _, r := range ofRoute(context.Background(), &routes[i]) {
+			w.gateways.wake(r.Namespace, r.Name)
 		}
 	}
 }

@@ -25,6 +25,7 @@ import (
 	"isthmus.dev/isthmus/api/v1alpha1"
 	"isthmus.dev/isthmus/controllers"
 	"isthmus.dev/isthmus/controllers/fleet"
+	"isthmus.dev/isthmus/federation"
 )
 
 // leaseName is the leader's lease in the hub's namespace of Isthmus.
@@ -38,6 +39,7 @@ type flags struct {
 	memberBurst                   int
 	memberTimeout                 time.Duration
 	probeInterval                 time.Duration
+	maxSuspected                  int
 }
 
 func main() {
@@ -57,6 +59,8 @@ func main() {
 	cmd.Flags().IntVar(&f.memberBurst, "member-burst", 400, "requests to one member at once")
 	cmd.Flags().DurationVar(&f.memberTimeout, "member-timeout", 5*time.Second, "time limit of one request to a member")
 	cmd.Flags().DurationVar(&f.probeInterval, "probe-interval", 2*time.Second, "time between two probes of a member's API server")
+	cmd.Flags().IntVar(&f.maxSuspected, "max-suspected", federation.DefaultMaxSuspected,
+		"percent of the clusters that may be taken out on the word of probes, over the fleet and of each service; the last one never is")
 	cmd.Flags().AddGoFlagSet(flag.CommandLine)
 	if err := cmd.ExecuteContext(ctrl.SetupSignalHandler()); err != nil {
 		fmt.Fprintln(os.Stderr, "isthmus-hub: "+err.Error())
@@ -65,6 +69,9 @@ func main() {
 }
 
 func run(ctx context.Context, f flags) error {
+	if f.maxSuspected < 1 || f.maxSuspected > 100 {
+		return fmt.Errorf("--max-suspected is %d: give a share from 1 to 100 percent", f.maxSuspected)
+	}
 	ctrl.SetLogger(zap.New(zap.UseDevMode(false)))
 	cfg, err := config.GetConfig()
 	if err != nil {
@@ -88,7 +95,8 @@ func run(ctx context.Context, f flags) error {
 	}
 	var epoch atomic.Int64
 	err = controllers.Setup(ctx, mgr, controllers.Options{
-		Registerer: crmetrics.Registry,
+		Registerer:   crmetrics.Registry,
+		MaxSuspected: f.maxSuspected,
 		Prepare: func(ctx context.Context) error {
 			if !f.leaderElect {
 				return nil

@@ -1,0 +1,450 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controllers
+
+import (
+	"context"
+	"maps"
+	"math/rand/v2"
+	"reflect"
+	"slices"
+	"sync"
+	"time"
+
+	"k8s.io/client-go/util/workqueue"
+	"k8s.io/utils/clock"
+
+	"isthmus.dev/isthmus/federation"
+)
+
+// looksAtOnce bounds the looks under way at one cluster. Each cluster has workers of its own, so that one that answers
+// nobody delays no look at another.
+const looksAtOnce = 8
+
+// lookFunc makes one look. It returns when the context ends.
+type lookFunc func(context.Context, lookRequest) federation.Look
+
+// lookRequest is what a look takes.
+type lookRequest struct {
+	federation.ProbeRequest
+	probe *probeSettings
+}
+
+// prober looks at services in clusters, from outside, and remembers what it saw. What it knows is gone with the process:
+// after a restart it has seen nothing, and what was decided stays until it has.
+type prober struct {
+	look   lookFunc
+	clock  clock.WithTicker
+	guard  federation.Guard
+	spread func(time.Duration) time.Duration
+	// changed hears of a service of which something else is known now. It must not block.
+	changed func(federation.ServiceKey)
+	metrics *probeMetrics
+
+	mu       sync.Mutex
+	ctx      context.Context
+	services map[federation.ServiceKey]*probedService
+	// doubts on the services of each cluster, and why nothing may be taken out anywhere because of them.
+	doubts map[string]federation.Doubt
+	held   string
+	lanes  map[string]workqueue.TypedDelayingInterface[federation.ServiceKey]
+	// awaits are services of which somebody asked before it was known whether they are probed.
+	awaits map[federation.ServiceKey]bool
+}
+
+// probedService is what is known of one service. A service that is not probed is known to be so by having no settings.
+type probedService struct {
+	settings *probeSettings
+	gateway  federation.NamespacedName
+	proven   bool
+	doubt    federation.Doubt
+	pairs    map[string]*probedPair
+}
+
+// probedPair is one service in one cluster.
+type probedPair struct {
+	target federation.ProbeTarget
+	state  federation.ProbeState
+	// inForce is whether the cluster's gateway has ever answered by the probe's route.
+	inForce bool
+	doubted bool
+	turn    int
+	told    toldSignal
+}
+
+// toldSignal is that part of a signal on which a finding depends.
+type toldSignal struct {
+	hub, peer         federation.Seen
+	hubSaid, peerSaid string
+	proven            bool
+	held              string
+}
+
+func newProber(look lookFunc, guard federation.Guard, m *probeMetrics) *prober {
+	return &prober{look: look, clock: clock.RealClock{}, guard: guard, spread: spreadOut, metrics: m, changed: func(federation.ServiceKey) {},
+		services: map[federation.ServiceKey]*probedService{}, doubts: map[string]federation.Doubt{},
+		lanes:  map[string]workqueue.TypedDelayingInterface[federation.ServiceKey]{},
+		awaits: map[federation.ServiceKey]bool{}}
+}
+
+// spreadOut is a duration within a tenth of the given one, so that the looks at many services do not fall together.
+func spreadOut(d time.Duration) time.Duration {
+	return d - d/10 + rand.N(d/5+1) //nolint:gosec // no secret depends on it
+}
+
+// NeedLeaderElection is true: a hub that does not lead has nothing to decide.
+func (p *prober) NeedLeaderElection() bool { return true }
+
+// Start looks until the context ends.
+func (p *prober) Start(ctx context.Context) error {
+	p.mu.Lock()
+	p.ctx = ctx
+	for key, service := range p.services {
+		for cluster := range service.pairs {
+			p.lane(cluster).Add(key)
+		}
+	}
+	p.mu.Unlock()
+	<-ctx.Done()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, lane := range p.lanes {
+		lane.ShutDown()
+	}
+	return nil
+}
+
+// lane is the queue of a cluster, with its workers. It needs mu, and is nil until the prober has started.
+func (p *prober) lane(cluster string) workqueue.TypedDelayingInterface[federation.ServiceKey] {
+	if p.ctx == nil || p.ctx.Err() != nil {
+		return nil
+	}
+	if lane := p.lanes[cluster]; lane != nil {
+		return lane
+	}
+	lane := workqueue.NewTypedDelayingQueueWithConfig(workqueue.TypedDelayingQueueConfig[federation.ServiceKey]{Clock: p.clock})
+	p.lanes[cluster] = lane
+	for range looksAtOnce {
+		go p.work(p.ctx, cluster, lane)
+	}
+	return lane
+}
+
+func (p *prober) work(ctx context.Context, cluster string, lane workqueue.TypedDelayingInterface[federation.ServiceKey]) {
+	for {
+		key, down := lane.Get()
+		if down {
+			return
+		}
+		if again, wanted := p.pass(ctx, key, cluster); wanted {
+			lane.AddAfter(key, again)
+		}
+		lane.Done(key)
+	}
+}
+
+// set takes the newest plan of a service into use. What was seen stays, unless the probe itself is another.
+func (p *prober) set(key federation.ServiceKey, plan federation.ProbePlan, token string) {
+	p.mu.Lock()
+	was, known := p.services[key]
+	if !known {
+		was = &probedService{}
+	}
+	is := &probedService{settings: newProbeSettings(plan.Probe, token), gateway: plan.Gateway, pairs: map[string]*probedPair{}}
+	same := reflect.DeepEqual(was.settings, is.settings)
+	if same {
+		is.settings, is.proven = was.settings, was.proven
+	}
+	for _, target := range plan.Targets {
+		pair := &probedPair{}
+		if old := was.pairs[target.Cluster]; old != nil && same {
+			*pair = *old
+		}
+		pair.target, is.pairs[target.Cluster] = target, pair
+	}
+	p.services[key] = is
+	p.sum(was, -1)
+	p.sum(is, 1)
+	p.held = p.guard.HoldsFleet(p.doubts)
+	p.enqueue(key, was, is)
+	wake := p.awaits[key] || known && !same
+	delete(p.awaits, key)
+	p.mu.Unlock()
+	p.metrics.keep(key, slices.Collect(maps.Keys(is.pairs)))
+	if wake {
+		p.changed(key)
+	}
+}
+
+// enqueue begins to look at the clusters that are new, not all at once, and ends the lanes of those that nobody looks at.
+// It needs mu.
+func (p *prober) enqueue(key federation.ServiceKey, was, is *probedService) {
+	for cluster := range is.pairs {
+		if lane := p.lane(cluster); lane != nil && was.pairs[cluster] == nil {
+			lane.AddAfter(key, p.spread(is.settings.timing.Interval)/4)
+		}
+	}
+	for cluster := range was.pairs {
+		if lane := p.lanes[cluster]; lane != nil && p.doubts[cluster].Probed == 0 {
+			lane.ShutDown()
+			delete(p.lanes, cluster)
+		}
+	}
+}
+
+// forget ends the looks at a service to which no route refers.
+func (p *prober) forget(key federation.ServiceKey) {
+	p.set(key, federation.ProbePlan{}, "")
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.services, key)
+}
+
+// sum adds the doubts on a service to those on its clusters, or takes them off. It needs mu.
+func (p *prober) sum(service *probedService, sign int) {
+	service.doubt = federation.Doubt{}
+	for cluster, pair := range service.pairs {
+		pair.doubted = pair.state.Doubted()
+		one := federation.Doubt{Probed: 1}
+		if pair.doubted {
+			one.Doubted = 1
+		}
+		service.doubt = service.doubt.Plus(one, 1)
+		if p.doubts[cluster] = p.doubts[cluster].Plus(one, sign); p.doubts[cluster].Probed == 0 {
+			delete(p.doubts, cluster)
+		}
+	}
+}
+
+// decided tells whether it is known whether a service is probed, and whether it is.
+func (p *prober) decided(key federation.ServiceKey) (known, probed bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	service := p.services[key]
+	return service != nil, service != nil && service.settings != nil
+}
+
+// await tells whether it is known whether a service is probed, and wakes it once it is.
+func (p *prober) await(key federation.ServiceKey) (known bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if known = p.services[key] != nil; !known {
+		p.awaits[key] = true
+	}
+	return known
+}
+
+// signal is what the probes say of a service in a cluster, given the verdict that was last acted on; nil where it is not
+// probed.
+func (p *prober) signal(key federation.ServiceKey, cluster string, before federation.Verdict) *federation.ProbeSignal {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	service := p.services[key]
+	switch {
+	case service == nil:
+		if before == federation.Suspected {
+			p.awaits[key] = true
+		}
+		return &federation.ProbeSignal{Undecided: true}
+	case service.settings == nil:
+		return nil
+	case service.pairs[cluster] == nil:
+		return &federation.ProbeSignal{Proven: service.proven}
+	}
+	return p.signalOf(service, service.pairs[cluster])
+}
+
+// signalOf needs mu.
+func (p *prober) signalOf(service *probedService, pair *probedPair) *federation.ProbeSignal {
+	held := p.held
+	if held == "" {
+		held = p.guard.HoldsService(service.doubt)
+	}
+	return &federation.ProbeSignal{ProbeState: pair.state, Proven: service.proven,
+		HubsWordIsEnough: service.settings.spec.HubsWordIsEnough, Held: held}
+}
+
+// probedOver are the services whose looks go over a hub Gateway, by cluster.
+func (p *prober) probedOver(gateway federation.NamespacedName) map[string][]federation.ServiceKey {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	over := map[string][]federation.ServiceKey{}
+	for key, service := range p.services {
+		for cluster := range service.pairs {
+			if service.gateway == gateway {
+				over[cluster] = append(over[cluster], key)
+			}
+		}
+	}
+	return over
+}
+
+// job is what one pass needs, taken under the lock.
+type job struct {
+	settings *probeSettings
+	target   federation.ProbeTarget
+	state    federation.ProbeState
+	inForce  bool
+	peer     *federation.ProbeRequest
+	// confirm is the request to the peer itself, by which a silent peer is told from a silent cluster.
+	confirm *federation.ProbeRequest
+}
+
+func (p *prober) job(key federation.ServiceKey, cluster string) (job, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	service := p.services[key]
+	if service == nil || service.pairs[cluster] == nil {
+		return job{}, false
+	}
+	pair := service.pairs[cluster]
+	j := job{settings: service.settings, target: pair.target, state: pair.state, inForce: pair.inForce}
+	if n := len(pair.target.Peers); n > 0 {
+		// Another one each time, so that one bad link between two clusters does not speak for all.
+		peer := pair.target.Peers[pair.turn%n]
+		pair.turn++
+		j.peer = &peer
+		if other := service.pairs[peer.Member]; other != nil {
+			j.confirm = other.target.Direct
+		}
+	}
+	return j, true
+}
+
+// pass looks at one service in one cluster, and says when to look again; false when no more.
+//
+//	the hub's own look | last time | through a peer
+//	succeeds           | good      | not asked
+//	fails              | good      | asked then
+//	any                | bad       | asked at the same time
+//	cannot be made     |           | asked
+//
+// So a cluster that is well costs one request an interval, and one that is not at most three each quarter of it.
+func (p *prober) pass(ctx context.Context, key federation.ServiceKey, cluster string) (time.Duration, bool) {
+	j, wanted := p.job(key, cluster)
+	if !wanted {
+		return 0, false
+	}
+	hub, peer, began := federation.Look{Result: federation.LookVoid}, federation.Look{Result: federation.LookVoid}, p.clock.Now()
+	var wg sync.WaitGroup
+	together := j.state.Doubted() || j.state.Hub.Sight == federation.SeenIll || j.target.Direct == nil
+	if together {
+		wg.Go(func() { peer = p.askPeer(ctx, j) })
+	}
+	if j.target.Direct != nil {
+		hub = p.ask(ctx, j, j.target.Direct)
+		p.metrics.looked(key, cluster, "hub", hub)
+	}
+	wg.Wait()
+	if !together && (hub.Result == federation.LookFailed || hub.Result == federation.LookSilent) {
+		peer, together = p.askPeer(ctx, j), true
+	}
+	if together && j.peer != nil {
+		p.metrics.looked(key, cluster, "peer", peer)
+	}
+	again, wanted := p.record(ctx, key, cluster, j, hub, peer)
+	// From beginning to beginning: one who lets us wait is not asked more seldom.
+	return max(0, again-p.clock.Since(began)), wanted
+}
+
+func (p *prober) ask(ctx context.Context, j job, r *federation.ProbeRequest) federation.Look {
+	look := p.look(ctx, lookRequest{ProbeRequest: *r, probe: j.settings})
+	if look.Result == federation.LookVoid && j.inForce {
+		// The probe's route was there: whoever answers without it stands before a gateway that does not.
+		look.Result = federation.LookFailed
+	}
+	return look
+}
+
+// askPeer looks through another cluster. What is silent there says nothing unless that cluster's own gateway answers: else it
+// may be the hub that cannot be heard.
+func (p *prober) askPeer(ctx context.Context, j job) federation.Look {
+	if j.peer == nil {
+		return federation.Look{Result: federation.LookVoid}
+	}
+	look := p.look(ctx, lookRequest{ProbeRequest: *j.peer, probe: j.settings})
+	look.Said = "through " + j.peer.Member + ": " + look.Said
+	if look.Result != federation.LookSilent {
+		return look
+	}
+	if j.confirm == nil {
+		return federation.Look{Result: federation.LookVoid}
+	}
+	switch own := p.look(ctx, lookRequest{ProbeRequest: *j.confirm, probe: j.settings}); own.Result {
+	case federation.LookOK, federation.LookFailed:
+		return look
+	default:
+		return federation.Look{Result: federation.LookVoid}
+	}
+}
+
+// record takes in what a pass saw, and wakes whom it concerns.
+func (p *prober) record(ctx context.Context, key federation.ServiceKey, cluster string, j job, hub, peer federation.Look) (time.Duration, bool) {
+	p.mu.Lock()
+	service := p.services[key]
+	if ctx.Err() != nil || service == nil || service.pairs[cluster] == nil {
+		p.mu.Unlock()
+		return 0, false
+	}
+	pair, timing := service.pairs[cluster], service.settings.timing
+	if service.settings == j.settings {
+		pair.state = pair.state.StepPeer(peer, timing.Rise, timing.Fall).StepHub(hub, timing.Rise, timing.Fall)
+		pair.inForce = pair.inForce || hub.Result == federation.LookOK || hub.Result == federation.LookFailed
+		service.proven = service.proven || hub.Result == federation.LookOK || peer.Result == federation.LookOK
+	}
+	woken := p.count(key, service, cluster, pair)
+	again := p.spread(timing.Interval)
+	if pair.state.Hub.Unsettled() {
+		again /= 4
+	}
+	p.mu.Unlock()
+	for _, key := range woken {
+		p.changed(key)
+	}
+	return again, true
+}
+
+// count takes a pair's doubt into the sums, and says of which services something else is known now. It needs mu.
+func (p *prober) count(key federation.ServiceKey, service *probedService, cluster string, pair *probedPair) []federation.ServiceKey {
+	held := p.held
+	if doubted := pair.state.Doubted(); doubted != pair.doubted {
+		change := federation.Doubt{Doubted: 1}
+		sign := -1
+		if doubted {
+			sign = 1
+		}
+		service.doubt, p.doubts[cluster], pair.doubted = service.doubt.Plus(change, sign), p.doubts[cluster].Plus(change, sign), doubted
+		p.held = p.guard.HoldsFleet(p.doubts)
+	}
+	var woken []federation.ServiceKey
+	if held == p.held {
+		if p.tell(key, service) {
+			woken = append(woken, key)
+		}
+		return woken
+	}
+	p.metrics.guard(p.held != "")
+	for key, service := range p.services {
+		if p.tell(key, service) {
+			woken = append(woken, key)
+		}
+	}
+	return woken
+}
+
+// tell notes what is known of a service, and whether that is something else than was told. It needs mu.
+func (p *prober) tell(key federation.ServiceKey, service *probedService) bool {
+	told := false
+	for cluster, pair := range service.pairs {
+		s := p.signalOf(service, pair)
+		now := toldSignal{hub: s.Hub.Sight, peer: s.Peer.Sight, hubSaid: s.Hub.Said, peerSaid: s.Peer.Said, proven: s.Proven}
+		if s.Hub.Sight == federation.SeenIll {
+			now.held = s.Held
+		}
+		if now != pair.told {
+			pair.told, told = now, true
+			p.metrics.told(key, cluster, s)
+		}
+	}
+	return told
+}
