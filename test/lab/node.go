@@ -6,6 +6,7 @@ package lab
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"path/filepath"
 
@@ -36,12 +37,15 @@ func RunNode(ctx context.Context, dir, cluster string) error {
 	if err != nil {
 		return err
 	}
-	config.OnProcesses = func(pods []state.Process) {
-		// A lab that is being taken down has no file any more, and needs none.
-		_ = state.UpdateExisting(dir, func(l *state.Lab) error {
+	config.OnProcesses = func(pods []state.Process) error {
+		err := state.UpdateExisting(dir, func(l *state.Lab) error {
 			l.ReplacePods(cluster, pods)
 			return nil
 		})
+		if errors.Is(err, state.ErrNoLab) {
+			return nil // it is being taken down, and needs no list
+		}
+		return err
 	}
 	tracked := make(chan struct{})
 	go func() {

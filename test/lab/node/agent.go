@@ -70,8 +70,9 @@ type Config struct {
 	APIServer                 netip.AddrPort // of the Service kubernetes, as pods get it in their environment
 	DNS                       netip.Addr     // the cluster's DNS server
 	Serving                   *Serving       // nil serves no API of the node
-	// OnProcesses gets all pod processes of the node whenever the set changes; calls do not overlap.
-	OnProcesses func([]state.Process)
+	// OnProcesses gets all pod processes of the node whenever the set changes; calls do not overlap. After an error it
+	// gets them again a second later.
+	OnProcesses func([]state.Process) error
 }
 
 // agent is the node.
@@ -248,7 +249,9 @@ func (a *agent) stopPods() {
 	a.mu.Unlock()
 	a.wg.Wait()
 	if a.OnProcesses != nil {
-		a.OnProcesses(nil)
+		if err := a.OnProcesses(nil); err != nil {
+			a.log.Warn("the list of pods is not up to date", "error", err)
+		}
 	}
 }
 

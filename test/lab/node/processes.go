@@ -8,6 +8,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"log/slog"
 	"os"
 	"slices"
 	"strconv"
@@ -68,25 +69,31 @@ func (t *processTable) remove(p *process) {
 
 func (t *processTable) touch() { wake(t.changed) }
 
-// run tells publish each change until ctx ends, and keeps looking for Envoys.
-func (t *processTable) run(ctx context.Context, publish func([]state.Process)) {
+// run tells publish each change until ctx ends, and keeps looking for Envoys. What could not be published, as on a full disk,
+// is told again.
+func (t *processTable) run(ctx context.Context, publish func([]state.Process) error) {
 	if publish == nil {
 		return
 	}
 	look := time.NewTicker(proxyLook)
 	defer look.Stop()
+	var failed error
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-look.C:
-			if !t.findProxies() {
+			if !t.findProxies() && failed == nil {
 				continue
 			}
 		case <-t.changed:
 			t.findProxies()
 		}
-		publish(t.list())
+		err := publish(t.list())
+		if err != nil && failed == nil {
+			slog.Warn("the list of pods is not up to date", "cluster", t.cluster, "error", err)
+		}
+		failed = err
 	}
 }
 

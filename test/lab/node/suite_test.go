@@ -7,6 +7,7 @@ package node
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -122,10 +123,10 @@ func agentMain(dir string) int {
 		APIServer: netip.MustParseAddrPort("10.234.250.1:443"), DNS: netip.MustParseAddr(testDNS),
 		Serving: &Serving{CertFile: filepath.Join(dir, "pki", "kubelet.crt"), KeyFile: filepath.Join(dir, "pki", "kubelet.key"),
 			ClientCAFile: filepath.Join(dir, "pki", "ca.crt")},
-		OnProcesses: func(list []state.Process) {
-			data, _ := json.Marshal(list)
-			_ = os.WriteFile(filepath.Join(dir, "processes.tmp"), data, 0o644)
-			_ = os.Rename(filepath.Join(dir, "processes.tmp"), filepath.Join(dir, "processes.json"))
+		OnProcesses: func(list []state.Process) error {
+			data, err := json.Marshal(list)
+			return errors.Join(err, os.WriteFile(filepath.Join(dir, "processes.tmp"), data, 0o644),
+				os.Rename(filepath.Join(dir, "processes.tmp"), filepath.Join(dir, "processes.json")))
 		},
 	})
 	if err != nil {
