@@ -30,6 +30,9 @@ that was cut off is begun anew.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o.Dir, o.Out = *dir, cmd.OutOrStdout()
+			if len(o.Members) == 0 {
+				return errors.New("--members names no cluster: name one or more, or leave it out for eks and gke")
+			}
 			l, err := lab.Up(cmd.Context(), o)
 			if err != nil {
 				return err

@@ -24,17 +24,21 @@ import (
 const marker = "/run/isthmus-lab"
 
 // preflight looks for what would make the start fail later, and less clearly.
-func preflight(dir string, clusters int) error {
+func preflight(dir string) error {
 	if os.Geteuid() != 0 {
 		return errors.New("the lab needs root, for network namespaces and overlay mounts: run it with sudo, e.g. `sudo -E make lab`")
 	}
 	if err := foreignLab(dir); err != nil {
 		return err
 	}
+	return errors.Join(checkNamespaces(), checkOverlay(), checkRoutes(), checkPrograms())
+}
+
+// requireRoom looks whether a new lab of so many clusters has room in dir. One that runs has taken its room already.
+func requireRoom(dir string, clusters int) error {
 	// etcd alone sets aside 64 MB for its log, twice.
 	const shared, each = 500_000_000, 200_000_000
-	return errors.Join(checkNamespaces(), checkOverlay(), checkRoutes(), checkPrograms(),
-		tools.RequireSpace(dir, shared+uint64(clusters)*each, "the lab")) // #nosec G115 -- a count
+	return tools.RequireSpace(dir, shared+uint64(clusters)*each, "the lab") // #nosec G115 -- a count
 }
 
 // bootID tells one run of the machine from the next; empty where the kernel does not say.

@@ -29,7 +29,7 @@ func Up(ctx context.Context, o Options) (*Lab, error) {
 	if err := o.complete(); err != nil {
 		return nil, err
 	}
-	if err := preflight(o.Dir, len(o.Members)+1); err != nil {
+	if err := preflight(o.Dir); err != nil {
 		return nil, err
 	}
 	root, err := tools.Root()
@@ -104,6 +104,9 @@ func (l *Lab) resume(ctx context.Context, asked *state.Lab) (*state.Lab, error) 
 	}
 	// The logs of the lab before would be taken for this one's.
 	if err := os.RemoveAll(filepath.Join(l.Dir, "logs")); err != nil {
+		return nil, err
+	}
+	if err := requireRoom(l.Dir, len(asked.Clusters)); err != nil {
 		return nil, err
 	}
 	if err := mark(l.Dir); err != nil {

@@ -103,6 +103,7 @@ func refuses(node *corev1.Node, pod *corev1.Pod) string {
 	return ""
 }
 
+// markUnschedulable says in the pod's status, and by an event when it changes, why the pod waits.
 func (a *agent) markUnschedulable(ctx context.Context, pod *corev1.Pod, why string) error {
 	want := *pod.Status.DeepCopy()
 	setCondition(&want, corev1.PodCondition{
@@ -112,6 +113,7 @@ func (a *agent) markUnschedulable(ctx context.Context, pod *corev1.Pod, why stri
 	if err != nil || patch == nil {
 		return err
 	}
+	a.events.Event(pod, corev1.EventTypeWarning, "FailedScheduling", why)
 	_, err = a.client.CoreV1().Pods(pod.Namespace).
 		Patch(ctx, pod.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{FieldManager: fieldManager}, "status")
 	return err

@@ -127,6 +127,9 @@ func (p *pod) update(latest *corev1.Pod) {
 	if !maps.Equal(before.Labels, latest.Labels) || !maps.Equal(before.Annotations, latest.Annotations) {
 		wake(p.relabelled)
 	}
+	if len(latest.Spec.EphemeralContainers) > len(before.Spec.EphemeralContainers) {
+		p.event(corev1.EventTypeWarning, "NotSupported", "ephemeral containers are not started: `kubectl exec` finds the machine's own programs in each container")
+	}
 	if latest.DeletionTimestamp != nil {
 		p.end(errDeleted)
 		if s := latest.DeletionGracePeriodSeconds; s != nil && *s == 0 {
@@ -199,6 +202,9 @@ func terminal(pod *corev1.Pod) bool {
 
 // prepare makes network and volumes, trying again until it succeeds or the pod ends (false).
 func (p *pod) prepare() bool {
+	for _, said := range passedOver(p.spec) {
+		p.event(corev1.EventTypeWarning, "NotSupported", said)
+	}
 	for try := 1; ; try++ {
 		err := p.prepareOnce()
 		if p.life.Err() != nil {
