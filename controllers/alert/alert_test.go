@@ -106,7 +106,7 @@ func TestADeadWebhookDelaysNoOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDesk(t, func(target string, attempt int) error {
 			if target == "dead" && attempt < 5 {
-				return retryLater{"503 Service Unavailable", 0}
+				return laterError{"503 Service Unavailable", 0}
 			}
 			return nil
 		}, webhook("dead"), webhook("well"))
@@ -280,7 +280,7 @@ func TestPost(t *testing.T) {
 	require.Equal(t, []string{"Bearer S3CRET", "application/json", "/T0KEN"}, []string{got.Header.Get("Authorization"), got.Header.Get("Content-Type"), got.URL.Path})
 	for _, code := range []int{408, 425, 429, 500, 503} {
 		status, later = code, "7"
-		again := retryLater{}
+		again := laterError{}
 		require.ErrorAs(t, send(), &again, code)
 		require.Equal(t, 7*time.Second, again.after)
 	}

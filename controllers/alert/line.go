@@ -76,7 +76,7 @@ func (s *Sender) work(ctx context.Context, name string, l *line) {
 		}
 		s.say(ctx, name, l, err)
 		wait := pause
-		if later := (retryLater{}); errors.As(err, &later) {
+		if later := (laterError{}); errors.As(err, &later) {
 			wait = max(wait, later.after)
 		}
 		select {

@@ -25,13 +25,13 @@ var (
 	errRefused = errors.New("refused")
 )
 
-// retryLater is an answer that asks for another attempt, after a while where it says so.
-type retryLater struct {
+// laterError is an answer that asks for another attempt, after a while where it says so.
+type laterError struct {
 	status string
 	after  time.Duration
 }
 
-func (e retryLater) Error() string { return "the web hook answers " + e.status }
+func (e laterError) Error() string { return "the web hook answers " + e.status }
 
 // poster makes one attempt to deliver a body.
 type poster func(ctx context.Context, t target, body []byte, contentType string) error
@@ -73,7 +73,7 @@ func judge(resp *http.Response) error {
 		if err != nil || seconds < 0 {
 			seconds = 0
 		}
-		return retryLater{resp.Status, min(time.Duration(seconds)*time.Second, lastPause)}
+		return laterError{resp.Status, min(time.Duration(seconds)*time.Second, lastPause)}
 	}
 	return fmt.Errorf("%w: the web hook answers %s: correct the Secret", errRefused, resp.Status)
 }
