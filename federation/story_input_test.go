@@ -38,7 +38,7 @@ type storyHead struct {
 	Kind string `json:"kind"`
 	// About says what the story is about.
 	About string `json:"about"`
-	// Show lists what out.yaml holds: plan (the default), route, service, eastwest, gateway, policies, overrides, exports.
+	// Show lists what out.yaml holds: plan (the default), route, service, probe, probing, eastwest, gateway, policies, overrides, exports.
 	Show []string `json:"show,omitempty"`
 	// Only these members are told of, where the others say nothing new.
 	Only []string `json:"only,omitempty"`
@@ -75,11 +75,32 @@ type storyMember struct {
 	Holds map[string][]string `json:"holds,omitempty"`
 	// Unconfirmed is whether the member's controller has yet to look at what it holds.
 	Unconfirmed bool `json:"unconfirmed,omitempty"`
+	// Probes by service: what the looks at it have come to.
+	Probes map[string]storyProbe `json:"probes,omitempty"`
 	// GatewayAddress of its programmed Gateway; empty while it has none.
 	GatewayAddress string `json:"gatewayAddress,omitempty"`
 
 	observed *gatewayv1.HTTPRoute
 	last     []v1alpha1.PlannedRule
+}
+
+// storyProbe is what the looks at a service in a member have come to.
+type storyProbe struct {
+	Hub  storySight `json:"hub,omitempty"`
+	Peer storySight `json:"peer,omitempty"`
+	// Unproven is whether the probe has succeeded nowhere, Held why the guard holds.
+	Unproven bool   `json:"unproven,omitempty"`
+	Held     string `json:"held,omitempty"`
+}
+
+type storySight struct {
+	Sight federation.Seen `json:"sight"`
+	Said  string          `json:"said,omitempty"`
+}
+
+func (p storyProbe) signal() *federation.ProbeSignal {
+	return &federation.ProbeSignal{Proven: !p.Unproven, Held: p.Held, ProbeState: federation.ProbeState{
+		Hub: federation.Streak{Sight: p.Hub.Sight, Said: p.Hub.Said}, Peer: federation.Streak{Sight: p.Peer.Sight, Said: p.Peer.Said}}}
 }
 
 // storyService is a Service in a member, exported unless Private.
@@ -205,6 +226,9 @@ func (s *story) service(key federation.ServiceKey) federation.ServiceSnapshot {
 
 func (m *storyMember) service(key federation.ServiceKey, routeNamespaces []string) federation.ServiceMember {
 	out := federation.ServiceMember{Member: m.member(), Before: m.Before[key.String()]}
+	if probe, probed := m.Probes[key.String()]; probed {
+		out.Probe = probe.signal()
+	}
 	if m.Unsynced {
 		return out
 	}
@@ -362,6 +386,27 @@ func (m *storyMember) granted(services map[federation.ServiceKey]federation.Serv
 	return keys
 }
 
+// probe is how an import is probed.
+func (s *story) probe(t *testing.T, key federation.ServiceKey) federation.ProbePlan {
+	t.Helper()
+	snapshot := federation.ProbeSnapshot{Key: key, Token: "token", Gateways: map[federation.NamespacedName]map[string]*gatewayv1.Gateway{}}
+	for _, r := range s.routes {
+		if slices.Contains(federation.ImportsOf(r), key) {
+			snapshot.Routes = append(snapshot.Routes, s.route(r))
+		}
+	}
+	for _, g := range s.gateways {
+		held := map[string]*gatewayv1.Gateway{}
+		for _, m := range s.members {
+			if observed := m.gateway(g); observed != nil {
+				held[m.Name] = observed
+			}
+		}
+		snapshot.Gateways[federation.NamespacedName{Namespace: g.Namespace, Name: g.Name}] = held
+	}
+	return federation.PlanProbe(snapshot)
+}
+
 func (s *story) gateway(g *gatewayv1.Gateway) federation.GatewaySnapshot {
 	snapshot := federation.GatewaySnapshot{Gateway: g, Attached: map[gatewayv1.SectionName]int32{}, Overrides: s.overrides()}
 	for _, r := range s.routes {
@@ -375,6 +420,9 @@ func (s *story) gateway(g *gatewayv1.Gateway) federation.GatewaySnapshot {
 		gm := federation.GatewayMember{Member: m.member()}
 		if !m.Unsynced {
 			gm.HasNamespace, gm.Observed = slices.Contains(m.Namespaces, g.Namespace), m.gateway(g)
+		}
+		for name := range m.Probes {
+			gm.Suspected = s.service(serviceKey(name)).Suspects(m.Name)
 		}
 		snapshot.Members = append(snapshot.Members, gm)
 	}

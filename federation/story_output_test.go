@@ -70,6 +70,19 @@ func (s *story) show(t *testing.T, what string, out *bytes.Buffer) {
 				writeObjects(t, out, name, plan.Objects[name].All())
 			}
 		}
+	case "probe":
+		for _, key := range sortedKeys(s.services()) {
+			plan := s.probe(t, key)
+			for _, name := range slices.Sorted(maps.Keys(plan.Objects)) {
+				for _, o := range plan.Objects[name] {
+					writeObjects(t, out, name, []runtime.Object{o})
+				}
+			}
+		}
+	case "probing":
+		for _, key := range sortedKeys(s.services()) {
+			writeProbing(out, key, s.probe(t, key))
+		}
 	case "eastwest":
 		snapshot := federation.EastWestSnapshot{Member: s.members[0].member()}
 		for _, m := range s.members {
@@ -114,6 +127,25 @@ func (s *story) show(t *testing.T, what string, out *bytes.Buffer) {
 	default:
 		t.Fatalf("a story cannot show %q", what)
 	}
+}
+
+func writeProbing(out *bytes.Buffer, key federation.ServiceKey, plan federation.ProbePlan) {
+	lines := []string{"not probed"}
+	if plan.Probe != nil {
+		lines = []string{fmt.Sprintf("by %s, over HTTPRoute %s/%s and Gateway %s/%s", plan.Policy, plan.Route.Namespace, plan.Route.Name,
+			plan.Gateway.Namespace, plan.Gateway.Name)}
+	}
+	for _, target := range plan.Targets {
+		direct := "nobody: it has no gateway with an address"
+		if target.Direct != nil {
+			direct = fmt.Sprintf("%s as %s %s", target.Direct.Address, target.Direct.Host, target.Direct.Path)
+		}
+		lines = append(lines, target.Cluster+" at "+direct)
+		for _, peer := range target.Peers {
+			lines = append(lines, fmt.Sprintf("  through %s at %s %s", peer.Member, peer.Address, peer.Path))
+		}
+	}
+	block(out, "probing "+key.String(), lines)
 }
 
 func sortedKeys(services map[federation.ServiceKey]federation.ServiceSnapshot) []federation.ServiceKey {
