@@ -170,6 +170,24 @@ func TestProberMovesNothingWhenTheHubIsCutOff(t *testing.T) {
 	}
 }
 
+// One that is not heard itself is no witness: whether eks is dead, or the way to both is cut, cannot be told.
+func TestASilentClusterIsNoWitness(t *testing.T) {
+	probing(t, func(t *testing.T, p *prober, n *network, _ *atomic.Int64) {
+		plan := probePlan("aks", "eks", "gke", "oke")
+		plan.Targets[1].Peers = []federation.ProbeRequest{{Member: "gke", Cluster: "eks", Address: "gke"}}
+		p.set(probedKey, plan, "token")
+		time.Sleep(10 * time.Second)
+		n.set("eks", "eks", federation.LookSilent)
+		n.set("gke", "eks", federation.LookSilent)
+		n.set("gke", "gke", federation.LookSilent)
+		time.Sleep(20 * time.Second)
+		require.Equal(t, "NoPeerToAsk", judge(p, "eks", federation.Fit).Reason)
+		n.set("gke", "gke", federation.LookOK)
+		time.Sleep(20 * time.Second)
+		require.Equal(t, federation.Suspected, judge(p, "eks", federation.Fit).Verdict)
+	})
+}
+
 func TestProberHoldsWhatIsOutWhenMostAreInDoubt(t *testing.T) {
 	probing(t, func(t *testing.T, p *prober, n *network, _ *atomic.Int64) {
 		p.set(probedKey, probePlan("eks", "gke"), "token")

@@ -4,7 +4,8 @@
 //
 //	GET  /hello            Hello version: v1, cluster: eks, instance: helloworld-v1-…
 //	GET  /healthz          200 while ready, 503 otherwise
-//	POST /control/unready  /control/ready  /control/crash   for tests
+//	GET  /status           200 while well, 500 otherwise; readiness says nothing of it
+//	POST /control/unready  /control/ready  /control/sick  /control/well  /control/crash   for tests
 //
 // Environment: VERSION (v1), CLUSTER (else ISTHMUS_LAB_CLUSTER), HOSTNAME, PORT (5000),
 // LAME_DUCK (1s): how long, after SIGTERM, readiness fails before new connections are refused.
@@ -54,6 +55,7 @@ func run() error {
 type app struct {
 	greeting string
 	ready    atomic.Bool
+	sick     atomic.Bool
 	ending   atomic.Bool
 	exit     func(int)
 }
@@ -70,10 +72,21 @@ func (a *app) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /hello", func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprint(w, a.greeting) })
 	mux.HandleFunc("GET /healthz", a.health)
+	mux.HandleFunc("GET /status", a.status)
+	mux.HandleFunc("POST /control/sick", func(http.ResponseWriter, *http.Request) { a.sick.Store(true) })
+	mux.HandleFunc("POST /control/well", func(http.ResponseWriter, *http.Request) { a.sick.Store(false) })
 	mux.HandleFunc("POST /control/ready", func(http.ResponseWriter, *http.Request) { a.ready.Store(true) })
 	mux.HandleFunc("POST /control/unready", func(http.ResponseWriter, *http.Request) { a.ready.Store(false) })
 	mux.HandleFunc("POST /control/crash", func(http.ResponseWriter, *http.Request) { a.exit(1) })
 	return mux
+}
+
+func (a *app) status(w http.ResponseWriter, _ *http.Request) {
+	if a.sick.Load() {
+		http.Error(w, "sick", http.StatusInternalServerError)
+		return
+	}
+	_, _ = fmt.Fprintln(w, "well")
 }
 
 func (a *app) health(w http.ResponseWriter, _ *http.Request) {

@@ -47,6 +47,17 @@ func TestReadinessFollowsTheControl(t *testing.T) {
 	require.Equal(t, http.StatusOK, health())
 }
 
+func TestSickIsNotUnready(t *testing.T) {
+	a := newApp(env(nil), nil)
+	code := func(path string) int { code, _ := call(t, a, http.MethodGet, path); return code }
+	require.Equal(t, http.StatusOK, code("/status"))
+	call(t, a, http.MethodPost, "/control/sick")
+	require.Equal(t, http.StatusInternalServerError, code("/status"))
+	require.Equal(t, http.StatusOK, code("/healthz"))
+	call(t, a, http.MethodPost, "/control/well")
+	require.Equal(t, http.StatusOK, code("/status"))
+}
+
 func TestCrashExitsWithOne(t *testing.T) {
 	code := 0
 	call(t, newApp(env(nil), func(c int) { code = c }), http.MethodPost, "/control/crash")

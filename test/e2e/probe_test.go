@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build e2e && linux
+
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"isthmus.dev/isthmus/api/v1alpha1"
+	"isthmus.dev/isthmus/federation"
+	"isthmus.dev/isthmus/test/lab/controlplane"
+	"isthmus.dev/isthmus/test/labtest"
+)
+
+// TestProbes tells the story of examples/health: a backend that is ready and answers 500 is left and joined again, while a
+// hub that alone cannot see a cluster moves nothing.
+func TestProbes(t *testing.T) {
+	ctx := context.Background()
+	labtest.SetPolicy(t, 80, 20)
+	labtest.ExpectWeights(t, "helloworld", labtest.Everywhere(80, 20))
+	probeHelloworld(t)
+	expectRouteCondition(t, v1alpha1.RouteProbed, metav1.ConditionTrue, v1alpha1.ReasonProbed)
+	entries := addresses(t)
+	require.Len(t, entries, 2)
+
+	tellPods(t, "eks", "sick")
+	t.Cleanup(func() { tellPods(t, "eks", "well") })
+	labtest.ExpectWeights(t, "helloworld", labtest.Everywhere(0, 100))
+	labtest.Eventually(t, func() error {
+		if now := addresses(t); len(now) != 1 {
+			return fmt.Errorf("clients are sent to %v", now)
+		}
+		return nil
+	})
+	require.Contains(t, plannedFor(t, "gke", "eks").Message, "from the hub: 500; through gke: 500")
+	tellPods(t, "eks", "well")
+	labtest.ExpectWeights(t, "helloworld", labtest.Everywhere(80, 20))
+	labtest.Eventually(t, func() error {
+		if now := addresses(t); !slices.Equal(now, entries) {
+			return fmt.Errorf("clients are sent to %v, and not to %v", now, entries)
+		}
+		return nil
+	})
+
+	before := contents(t, "gke")
+	t.Cleanup(func() { require.NoError(t, labtest.Lab.Heal(ctx)) })
+	require.NoError(t, labtest.Lab.Partition(ctx, "hub", "eks"))
+	expectRouteCondition(t, v1alpha1.RouteProbed, metav1.ConditionFalse, v1alpha1.ReasonHubLinkBad)
+	labtest.ExpectWeights(t, "helloworld", labtest.Everywhere(80, 20))
+	require.Equal(t, before, contents(t, "gke"), "something was written in gke")
+	require.NoError(t, labtest.Lab.Heal(ctx))
+	expectRouteCondition(t, v1alpha1.RouteProbed, metav1.ConditionTrue, v1alpha1.ReasonProbed)
+}
+
+// probeHelloworld applies the example, and at the end takes it away and waits until no member holds anything of it.
+func probeHelloworld(t *testing.T) {
+	t.Helper()
+	cfg, err := labtest.Lab.RESTConfig("hub")
+	require.NoError(t, err)
+	a, err := controlplane.NewApplier(cfg)
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		policy := &v1alpha1.TrafficDistributionPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: labtest.Sample, Name: "helloworld-health"}}
+		require.NoError(t, client.IgnoreNotFound(labtest.Cluster(t, "hub").Delete(context.Background(), policy)))
+		for _, member := range labtest.Members {
+			labtest.Eventually(t, func() error {
+				key := client.ObjectKey{Namespace: labtest.Sample,
+					Name: federation.ProbeRouteName(federation.ServiceKey{Namespace: labtest.Sample, Name: "helloworld"})}
+				if err := labtest.Cluster(t, member).Get(context.Background(), key, &gatewayv1.HTTPRoute{}); !apierrors.IsNotFound(err) {
+					return fmt.Errorf("%s still holds %s: %w", member, key, err)
+				}
+				return nil
+			})
+		}
+	})
+	require.NoError(t, a.ApplyFiles(context.Background(), filepath.Join("..", "..", "examples", "health", "policy.yaml")))
+}
+
+// tellPods makes every helloworld of a member sick or well.
+func tellPods(t *testing.T, member, state string) {
+	t.Helper()
+	var pods corev1.PodList
+	require.NoError(t, labtest.Cluster(t, member).List(context.Background(), &pods, client.InNamespace(labtest.Sample), client.MatchingLabels{"app": "helloworld"}))
+	require.NotEmpty(t, pods.Items)
+	from := labtest.FromPod(t, member, labtest.Sample+"/helloworld-")
+	for _, pod := range pods.Items {
+		resp, err := from.Post(fmt.Sprintf("http://%s:5000/control/%s", pod.Status.PodIP, state), "", http.NoBody)
+		require.NoError(t, err)
+		require.NoError(t, resp.Body.Close())
+		require.Equal(t, http.StatusOK, resp.StatusCode)
+	}
+}
+
+// addresses of the hub's Gateway, where clients are sent to.
+func addresses(t *testing.T) []string {
+	t.Helper()
+	var gateway gatewayv1.Gateway
+	require.NoError(t, labtest.Cluster(t, "hub").Get(context.Background(), client.ObjectKey{Namespace: labtest.Sample, Name: "public"}, &gateway))
+	var out []string
+	for _, a := range gateway.Status.Addresses {
+		out = append(out, a.Value)
+	}
+	return out
+}
+
+// plannedFor is what was decided for a cluster, for requests that enter a member.
+func plannedFor(t *testing.T, member, cluster string) v1alpha1.PlannedBackend {
+	t.Helper()
+	var plan v1alpha1.RoutePlan
+	require.NoError(t, labtest.Cluster(t, "hub").Get(context.Background(),
+		client.ObjectKey{Namespace: labtest.Sample, Name: federation.RoutePlanName("httproute", "helloworld", member)}, &plan))
+	for _, b := range plan.Status.Rules[0].Backends {
+		if b.Cluster == cluster {
+			return b
+		}
+	}
+	t.Fatalf("the plan of %s says nothing of %s: %+v", member, cluster, plan.Status)
+	return v1alpha1.PlannedBackend{}
+}
