@@ -56,7 +56,9 @@ type clusterset struct {
 	hub     client.Client
 	hubCfg  *rest.Config
 	members map[string]*memberCluster
-	stop    func()
+	// ill are the services that probes see ill, as "namespace/cluster".
+	ill  sync.Map
+	stop func()
 }
 
 // memberCluster is one member, behind a proxy that can be cut.
@@ -147,7 +149,7 @@ func (s *clusterset) start() error {
 		return err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	err = Setup(ctx, mgr, Options{Registerer: prometheus.NewRegistry(), Fleet: fleet.Options{
+	err = Setup(ctx, mgr, Options{Registerer: prometheus.NewRegistry(), look: s.look, Fleet: fleet.Options{
 		ProbeInterval: 200 * time.Millisecond, ProbeTimeout: 10 * time.Second, Epoch: func() int64 { return 7 },
 		WrapClient: func(member string, c client.Client) client.Client {
 			wrapped := faults.Wrap(c)
@@ -162,6 +164,14 @@ func (s *clusterset) start() error {
 	}
 	s.stop = run(ctx, cancel, mgr)
 	return nil
+}
+
+// look is what the gateways answer to probes, of which there are none here.
+func (s *clusterset) look(_ context.Context, r lookRequest) federation.Look {
+	if _, ill := s.ill.Load(strings.Split(r.Path, "/")[3] + "/" + r.Cluster); ill {
+		return federation.Look{Result: federation.LookFailed, Said: "500"}
+	}
+	return federation.Look{Result: federation.LookOK, Said: "200"}
 }
 
 // run starts a manager and returns what ends it and waits for it. Managers outlive the tests, so one that fails

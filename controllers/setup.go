@@ -51,6 +51,8 @@ type Options struct {
 	MaxSuspected int
 	// Prepare runs once as leader, before anything is written; nil does nothing.
 	Prepare func(context.Context) error
+	// look takes the place of looks over the network, where there is none.
+	look lookFunc
 }
 
 // Setup adds everything to a manager: the fleet of members and one reconciler per question.
@@ -71,7 +73,10 @@ func Setup(ctx context.Context, mgr ctrl.Manager, opts Options) error {
 	if err := mgr.Add(teller); err != nil {
 		return err
 	}
-	probes := newProber(lookOut, federation.Guard{MaxSuspected: cmp.Or(opts.MaxSuspected, federation.DefaultMaxSuspected)}, newProbeMetrics(opts.Registerer))
+	if opts.look == nil {
+		opts.look = lookOut
+	}
+	probes := newProber(opts.look, federation.Guard{MaxSuspected: cmp.Or(opts.MaxSuspected, federation.DefaultMaxSuspected)}, newProbeMetrics(opts.Registerer))
 	if err := mgr.Add(probes); err != nil {
 		return err
 	}
