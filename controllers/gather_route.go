@@ -117,6 +117,10 @@ func (g gatherer) routeMember(ctx context.Context, m member, s federation.RouteS
 		}
 	}
 	for key, service := range s.Services {
+		var home istionetworkingv1.ServiceEntry
+		if m.get(ctx, s.Route.Namespace, federation.HomeName(key, m.Name), &home) {
+			rm.Hosts = append(rm.Hosts, federation.HomeHost(key, m.Name))
+		}
 		for _, exporter := range service.Members {
 			known(key, exporter.Name)
 		}

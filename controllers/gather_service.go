@@ -93,6 +93,9 @@ func (g gatherer) service(ctx context.Context, key federation.ServiceKey, member
 	if s.RouteNamespaces, err = g.routeNamespaces(ctx, key); err != nil {
 		return s, err
 	}
+	if s.Gateways, err = g.gatewaysOfImport(ctx, key); err != nil {
+		return s, err
+	}
 	for _, m := range members {
 		gathered, err := g.serviceMember(ctx, key, m, s.RouteNamespaces)
 		if err != nil {
@@ -217,6 +220,25 @@ func namesIn(ctx context.Context, m member, key federation.ServiceKey, namespace
 	}
 	slices.Sort(names)
 	return slices.Compact(names), nil
+}
+
+// gatewaysOfImport are the hub Gateways that the routes which refer to an import name, sorted.
+func (g gatherer) gatewaysOfImport(ctx context.Context, key federation.ServiceKey) ([]federation.NamespacedName, error) {
+	routes, err := routesOfImport(ctx, g.hub, key)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for i := range routes {
+		names = append(names, gatewaysOf(&routes[i])...)
+	}
+	slices.Sort(names)
+	var out []federation.NamespacedName
+	for _, name := range slices.Compact(names) {
+		parsed := federation.ParseServiceKey(name)
+		out = append(out, federation.NamespacedName(parsed))
+	}
+	return out, nil
 }
 
 // routeNamespaces are the other namespaces whose hub routes refer to an import and may.

@@ -98,7 +98,7 @@ func kindsOf(noun string) []schema.GroupVersionKind {
 	case nounService:
 		// Routes first: they refer to the rest.
 		return []schema.GroupVersionKind{route, gatewayKind("ReferenceGrant"),
-			istionetworkingv1.SchemeGroupVersion.WithKind("DestinationRule"),
+			envoyFilterKind, istionetworkingv1.SchemeGroupVersion.WithKind("DestinationRule"),
 			istionetworkingv1.SchemeGroupVersion.WithKind("ServiceEntry"),
 			mcsv1beta1.SchemeGroupVersion.WithKind("ServiceImport")}
 	}

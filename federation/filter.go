@@ -64,6 +64,18 @@ func withHeader(filters []gatewayv1.HTTPRouteFilter, header gatewayv1.HTTPHeader
 		RequestHeaderModifier: &gatewayv1.HTTPHeaderFilter{Set: []gatewayv1.HTTPHeader{header}}})
 }
 
+// withoutHeader keeps a header of the client's from a backend.
+func withoutHeader(filters []gatewayv1.HTTPRouteFilter, header string) []gatewayv1.HTTPRouteFilter {
+	for i := range filters {
+		if filters[i].RequestHeaderModifier != nil {
+			filters[i].RequestHeaderModifier.Remove = append(filters[i].RequestHeaderModifier.Remove, header)
+			return filters
+		}
+	}
+	return append(filters, gatewayv1.HTTPRouteFilter{Type: gatewayv1.HTTPRouteFilterRequestHeaderModifier,
+		RequestHeaderModifier: &gatewayv1.HTTPHeaderFilter{Remove: []string{header}}})
+}
+
 // mirrorLocally points a mirror of an import at the cluster's own Service: a mirror cannot carry the header
 // that names the service of another cluster. Where the cluster does not export it, the mirror goes nowhere,
 // and answers nobody.

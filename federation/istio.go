@@ -55,7 +55,7 @@ func RemoteName(key ServiceKey, cluster string) string {
 const namedHere = ""
 
 // NamedClusters are, by service, the clusters that a generated route names, sorted: by their RemoteHost, and the
-// member itself, as the empty name, by a Service of another namespace than the route's. What makes those known and
+// member itself, by its HomeHost or, as the empty name, by a Service of another namespace than the route's. What makes those known and
 // permitted in the member has to stay until the route no longer names them.
 func NamedClusters(route *gatewayv1.HTTPRoute) map[ServiceKey][]string {
 	named := map[ServiceKey][]string{}
@@ -76,6 +76,9 @@ func namedCluster(ref gatewayv1.BackendObjectReference, namespace string) (Servi
 	}
 	host, ours := strings.CutSuffix(string(ref.Name), hostSuffix)
 	parts := strings.Split(host, ".")
+	if len(parts) == 4 && parts[3] == homeLabel {
+		parts = parts[:3]
+	}
 	if !ours || len(parts) != 3 || deref(ref.Kind) != hostnameKind {
 		return ServiceKey{}, "", false
 	}
@@ -166,15 +169,32 @@ func (b remoteBackend) destinationRule(namespace string) *networkingv1.Destinati
 	}
 	slices.Sort(identities)
 	rule.Spec.Host = RemoteHost(b.key, b.cluster.Name)
+	tls := func(port int32) *networkingapi.ClientTLSSettings {
+		return &networkingapi.ClientTLSSettings{Mode: networkingapi.ClientTLSSettings_ISTIO_MUTUAL,
+			Sni: serverName(b.key, port), SubjectAltNames: identities}
+	}
 	rule.Spec.TrafficPolicy = &networkingapi.TrafficPolicy{
-		Tls: &networkingapi.ClientTLSSettings{Mode: networkingapi.ClientTLSSettings_ISTIO_MUTUAL,
-			Sni: b.key.Name + "." + b.key.Namespace + hostSuffix, SubjectAltNames: identities},
+		Tls:              tls(b.ports[0].Port),
 		ConnectionPool:   remoteConnectionPool(),
 		OutlierDetection: remoteOutlierDetection(),
 		LoadBalancer: &networkingapi.LoadBalancerSettings{LocalityLbSetting: &networkingapi.LocalityLoadBalancerSetting{
 			Enabled: wrapperspb.Bool(true), FailoverPriority: []string{v1alpha1.LabelCluster + "=" + b.cluster.Name}}},
 	}
+	for _, p := range b.ports[1:] {
+		// A port's settings stand alone: what they leave out is not taken from those above.
+		rule.Spec.TrafficPolicy.PortLevelSettings = append(rule.Spec.TrafficPolicy.PortLevelSettings,
+			&networkingapi.TrafficPolicy_PortTrafficPolicy{
+				Port: &networkingapi.PortSelector{Number: uint32(p.Port)}, Tls: tls(p.Port),
+				ConnectionPool: rule.Spec.TrafficPolicy.ConnectionPool, OutlierDetection: rule.Spec.TrafficPolicy.OutlierDetection,
+				LoadBalancer: rule.Spec.TrafficPolicy.LoadBalancer})
+	}
 	return rule
+}
+
+// serverName is what a gateway asks for (TLS, server name indication) when it connects for a port of a service: it
+// says what the requests on the connection are for, where they do not say it themselves.
+func serverName(key ServiceKey, port int32) string {
+	return strconv.Itoa(int(port)) + "." + key.Name + "." + key.Namespace + hostSuffix
 }
 
 func remoteConnectionPool() *networkingapi.ConnectionPoolSettings {

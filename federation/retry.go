@@ -45,6 +45,21 @@ function envoy_on_request(handle)
 end
 `
 
+// backendByServerName reads what a request is for from the name that the sending gateway asked for when it connected
+// (serverName), where BackendHeader does not say it: a home host must not set that header, which its own pods would see.
+// Only gateways of the clusterset connect, and clients have no part in the name.
+const backendByServerName = `function envoy_on_request(handle)
+  local headers = handle:headers()
+  if headers:get("` + BackendHeader + `") then return end
+  local name = handle:streamInfo():requestedServerName()
+  local port, service, namespace = name:match("^(%d+)%.([^.]+)%.([^.]+)%.isthmus%.internal$")
+  if port then
+    headers:replace("` + BackendHeader + `", namespace .. "/" .. service .. ":" .. port)
+    handle:clearRouteCache()
+  end
+end
+`
+
 // gatewayRetries lets the proxies of a generated Gateway try another cluster, in the order of each host's endpoints,
 // when a request did not get through. HTTPRoute cannot say it: its retries stay with the endpoints that failed.
 //
@@ -62,14 +77,15 @@ func gatewayRetries(gateway NamespacedName) *networkingv1alpha3.EnvoyFilter {
 		ObjectMeta: metav1.ObjectMeta{Namespace: gateway.Namespace, Name: gateway.Name},
 	}
 	filter.Spec.TargetRefs = []*typeapi.PolicyTargetReference{{Group: gatewayv1.GroupName, Kind: "Gateway", Name: gateway.Name}}
-	filter.Spec.ConfigPatches = []*networkingapi.EnvoyFilter_EnvoyConfigObjectPatch{retryPatch(), safeMethodsPatch()}
+	filter.Spec.ConfigPatches = []*networkingapi.EnvoyFilter_EnvoyConfigObjectPatch{
+		retryPatch(), script("isthmus.retry-safe-methods", retrySafeMethods)}
 	return filter
 }
 
 // eastWestRetries does the same within the cluster, and tells the sending gateway what was never sent.
 func eastWestRetries(gateway NamespacedName) *networkingv1alpha3.EnvoyFilter {
 	filter := gatewayRetries(gateway)
-	filter.Spec.ConfigPatches = append(filter.Spec.ConfigPatches, notSentPatch())
+	filter.Spec.ConfigPatches = append(filter.Spec.ConfigPatches, notSentPatch(), script("isthmus.backend-by-server-name", backendByServerName))
 	return filter
 }
 
@@ -86,7 +102,7 @@ func retryPatch() *networkingapi.EnvoyFilter_EnvoyConfigObjectPatch {
 						Route: &networkingapi.EnvoyFilter_RouteConfigurationMatch_RouteMatch{
 							Action: networkingapi.EnvoyFilter_RouteConfigurationMatch_RouteMatch_ROUTE}}}},
 		},
-		Patch: merging(fields{
+		Patch: patch(networkingapi.EnvoyFilter_Patch_MERGE, fields{
 			// Nobody else may say it, and nobody outside is to see it.
 			"response_headers_to_remove": []any{NotSentHeader},
 			"route": fields{"retry_policy": fields{
@@ -106,21 +122,20 @@ func retryPatch() *networkingapi.EnvoyFilter_EnvoyConfigObjectPatch {
 	}
 }
 
-func safeMethodsPatch() *networkingapi.EnvoyFilter_EnvoyConfigObjectPatch {
-	patch := &networkingapi.EnvoyFilter_EnvoyConfigObjectPatch{
+// script runs for each request before it is sent on.
+func script(name, lua string) *networkingapi.EnvoyFilter_EnvoyConfigObjectPatch {
+	return &networkingapi.EnvoyFilter_EnvoyConfigObjectPatch{
 		ApplyTo: networkingapi.EnvoyFilter_HTTP_FILTER,
 		Match: inFilter(&networkingapi.EnvoyFilter_ListenerMatch_FilterMatch{Name: envoyHTTPFilter,
 			SubFilter: &networkingapi.EnvoyFilter_ListenerMatch_SubFilterMatch{Name: envoyRouter}}),
-		Patch: merging(fields{
-			"name": "isthmus.retry-safe-methods",
+		Patch: patch(networkingapi.EnvoyFilter_Patch_INSERT_BEFORE, fields{
+			"name": name,
 			"typed_config": fields{
 				"@type":               envoyTypes + "filters.http.lua.v3.Lua",
-				"default_source_code": fields{"inline_string": retrySafeMethods},
+				"default_source_code": fields{"inline_string": lua},
 			},
 		}),
 	}
-	patch.Patch.Operation = networkingapi.EnvoyFilter_Patch_INSERT_BEFORE
-	return patch
 }
 
 // notSentPatch stamps the answers that the gateway itself gives because it has no healthy upstream (UH), could not
@@ -130,7 +145,7 @@ func notSentPatch() *networkingapi.EnvoyFilter_EnvoyConfigObjectPatch {
 	return &networkingapi.EnvoyFilter_EnvoyConfigObjectPatch{
 		ApplyTo: networkingapi.EnvoyFilter_NETWORK_FILTER,
 		Match:   inFilter(&networkingapi.EnvoyFilter_ListenerMatch_FilterMatch{Name: envoyHTTPFilter}),
-		Patch: merging(fields{"typed_config": fields{
+		Patch: patch(networkingapi.EnvoyFilter_Patch_MERGE, fields{"typed_config": fields{
 			"@type": envoyTypes + "filters.network.http_connection_manager.v3.HttpConnectionManager",
 			"local_reply_config": fields{"mappers": []any{fields{
 				"filter":         fields{"response_flag_filter": fields{"flags": []any{"UH", "UF", "UO", "NR", "NC"}}},
@@ -151,10 +166,10 @@ func inFilter(filter *networkingapi.EnvoyFilter_ListenerMatch_FilterMatch) *netw
 // fields of a message of Envoy's, by the names in its definition.
 type fields = map[string]any
 
-func merging(value fields) *networkingapi.EnvoyFilter_Patch {
+func patch(operation networkingapi.EnvoyFilter_Patch_Operation, value fields) *networkingapi.EnvoyFilter_Patch {
 	message, err := structpb.NewStruct(value)
 	if err != nil {
 		panic(err) // a constant of this file is no JSON value
 	}
-	return &networkingapi.EnvoyFilter_Patch{Operation: networkingapi.EnvoyFilter_Patch_MERGE, Value: message}
+	return &networkingapi.EnvoyFilter_Patch{Operation: operation, Value: message}
 }

@@ -330,7 +330,7 @@ func (s routePlanner) expandBackend(m RouteMember, rule gatewayv1.HTTPRouteRule,
 		sum += uint64(share.Parts)
 	}
 	for i, share := range shares {
-		e := slot{ref: backendRef(b, key, port, m.Name, share.Cluster, s.Route.Namespace),
+		e := slot{ref: s.backendRef(b, key, port, m, share.Cluster),
 			fraction: Fraction{Parts: uint64(share.Parts), PartsSum: sum}, displaced: share.Displaced,
 			planned: v1alpha1.PlannedBackend{Import: key.String(), Port: port, Cluster: share.Cluster,
 				Verdict: string(share.Finding.Verdict), Reason: share.Reason, Message: share.Message}}
@@ -480,6 +480,9 @@ func heldBackend(m RouteMember, ruleName string, key ServiceKey, port int32, clu
 		return out
 	}
 	ref := backendRef(gatewayv1.HTTPBackendRef{}, key, port, m.Name, cluster, m.Observed.Namespace)
+	if cluster == m.Name && namesHome(m.Observed, key, cluster) {
+		ref = homeRef(gatewayv1.HTTPBackendRef{}, key, port, cluster)
+	}
 	for i, rule := range m.Observed.Spec.Rules {
 		for _, b := range rule.BackendRefs {
 			if RuleName(rule, i) == ruleName && deref(b.Port) == port &&
@@ -569,8 +572,13 @@ func (s routePlanner) withdrawn(m RouteMember, ruleName string, slots []slot) []
 			continue
 		}
 		ref := backendRef(gatewayv1.HTTPBackendRef{}, key, was.Port, m.Name, was.Cluster, s.Route.Namespace)
+		if was.Cluster == m.Name && namesHome(m.Observed, key, was.Cluster) {
+			ref = homeRef(gatewayv1.HTTPBackendRef{}, key, was.Port, was.Cluster)
+		}
 		same := func(e slot) bool {
-			return sameBackend(e.ref.BackendObjectReference, ref.BackendObjectReference, s.Route.Namespace)
+			// Of its own share a route names either the Service or the home host, and they are the same backend.
+			return sameBackend(e.ref.BackendObjectReference, ref.BackendObjectReference, s.Route.Namespace) ||
+				was.Cluster == m.Name && e.planned.Cluster == m.Name && e.planned.Import == was.Import
 		}
 		weight, listed := observedWeight(m.Observed, ref.BackendObjectReference)
 		if !listed || (weight == 0 && processed(m.Observed)) || slices.ContainsFunc(slots, same) || slices.ContainsFunc(out, same) {
@@ -593,6 +601,24 @@ func backendRef(b gatewayv1.HTTPBackendRef, key ServiceKey, port int32, entered,
 	}
 	ref.BackendObjectReference = remoteService(key, cluster, port)
 	ref.Filters = withHeader(ref.Filters, gatewayv1.HTTPHeader{Name: BackendHeader, Value: backendValue(key, port)})
+	return ref
+}
+
+// backendRef refers to a service of one cluster from a member, at home by its home host where there is one.
+func (s routePlanner) backendRef(b gatewayv1.HTTPBackendRef, key ServiceKey, port int32, m RouteMember, cluster string) gatewayv1.HTTPBackendRef {
+	service := s.Services[key]
+	home, known := service.member(m.Name)
+	if cluster == m.Name && known && service.hasHome(home, s.imports[key]) && slices.Contains(m.Hosts, HomeHost(key, cluster)) {
+		return homeRef(b, key, port, cluster)
+	}
+	return backendRef(b, key, port, m.Name, cluster, s.Route.Namespace)
+}
+
+func homeRef(b gatewayv1.HTTPBackendRef, key ServiceKey, port int32, cluster string) gatewayv1.HTTPBackendRef {
+	ref := *b.DeepCopy()
+	ref.BackendObjectReference = remoteService(key, cluster, port)
+	ref.Name = gatewayv1.ObjectName(HomeHost(key, cluster))
+	ref.Filters = withoutHeader(ref.Filters, BackendHeader)
 	return ref
 }
 

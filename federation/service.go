@@ -26,6 +26,8 @@ type ServiceSnapshot struct {
 	Remembered *RememberedImport
 	// RouteNamespaces are namespaces other than the service's own whose routes may refer to the import.
 	RouteNamespaces []string
+	// Gateways of the hub to which routes that refer to the import attach, sorted.
+	Gateways []NamespacedName
 	// Overrides that are in force.
 	Overrides Overrides
 }
@@ -175,6 +177,8 @@ func ServiceOwner(key ServiceKey) Owner {
 //	in a member that exports it                a route on the east-west gateway, and the grant for it
 //	in a namespace with routes, for each       ServiceEntry and DestinationRule: the other cluster's
 //	  other cluster that exports it              gateway first, the rest behind it
+//	  … and for its own share                    the same, and a home host (home.go)
+//	in the namespace of a Gateway of such routes  EnvoyFilter for that home host
 //
 // A cluster is made known to the others once its own gateway lets them in: else its share would find nobody there.
 // What a route still names stays until it no longer does: removing it first would cost its share in errors.
@@ -227,6 +231,11 @@ func (s ServiceSnapshot) objectsFor(m ServiceMember, imp *Import) Sequences {
 	if m.Leaving {
 		// The others are moved away first: taking this with the rest would cost their share in errors.
 		return objects
+	}
+	if slices.Contains(m.Names, m.Name) || len(m.Namespaces) > 0 && s.hasHome(m, imp) {
+		for _, filter := range s.homeFilters(m, imp) {
+			objects = append(objects, []runtime.Object{filter})
+		}
 	}
 	for _, namespace := range m.Namespaces {
 		objects = append(objects, s.sendingObjects(m, usage{namespace: namespace, names: m.Names}, imp)...)
@@ -367,6 +376,9 @@ func (s ServiceSnapshot) sendingObjects(m ServiceMember, use usage, imp *Import)
 	}
 	for _, other := range s.Members {
 		named := slices.Contains(use.names, other.Name)
+		if other.Name == m.Name && (named || !use.former && s.hasHome(m, imp)) {
+			objects = append(objects, s.homeObjects(m, use.namespace, imp))
+		}
 		if other.Name == m.Name || (!named && (use.former || other.EastWest.IsZero() || !other.lets() || !slices.Contains(imp.Clusters, other.Name))) {
 			continue
 		}

@@ -63,7 +63,7 @@ func TestWhatAMemberHoldsForAService(t *testing.T) {
 		members []ServiceMember
 		want    []string // in the first member; nil where it has no entry
 	}{
-		"two exporters":               {[]ServiceMember{eks, gke}, []string{"ServiceImport sample/helloworld", grantIn, routeIn, entryTo + "gke", ruleTo + "gke"}},
+		"two exporters":               {[]ServiceMember{eks, gke}, []string{"ServiceImport sample/helloworld", grantIn, routeIn, entryTo + "gke", ruleTo + "gke", entryTo + "eks", ruleTo + "eks", entryTo + "eks.home", ruleTo + "eks.home"}},
 		"exports nothing":             {[]ServiceMember{bystander, gke}, []string{"ServiceImport sample/helloworld", entryTo + "gke", ruleTo + "gke"}},
 		"lacks the namespace":         {[]ServiceMember{change(bystander, func(m *ServiceMember) { m.Namespaces = nil }), gke}, []string{}},
 		"has not been read":           {[]ServiceMember{change(eks, func(m *ServiceMember) { m.Synced = false }), gke}, nil},
@@ -99,13 +99,16 @@ func TestWhatAMemberHoldsForAService(t *testing.T) {
 // Somebody else's object of one name must not keep the rest from being written, and what rests on it must wait.
 func TestSequencesOfAService(t *testing.T) {
 	var have [][]string
-	for _, sequence := range PlanService(ServiceSnapshot{Key: sampleKey,
+	for _, sequence := range PlanService(ServiceSnapshot{Key: sampleKey, Gateways: []NamespacedName{{"sample", "public"}},
 		Members: []ServiceMember{exporter("aks", 1), exporter("eks", 1), exporter("gke", 1)}}).Objects["eks"] {
 		have = append(have, kindsIn(sequence))
 	}
 	require.Equal(t, [][]string{
 		{"ReferenceGrant sample/helloworld.isthmus-system", "HTTPRoute isthmus-system/helloworld.sample"},
+		{"EnvoyFilter sample/helloworld.sample.eks.home"},
 		{"DestinationRule sample/helloworld.sample.aks", "ServiceEntry sample/helloworld.sample.aks"},
+		{"DestinationRule sample/helloworld.sample.eks", "ServiceEntry sample/helloworld.sample.eks",
+			"DestinationRule sample/helloworld.sample.eks.home", "ServiceEntry sample/helloworld.sample.eks.home"},
 		{"DestinationRule sample/helloworld.sample.gke", "ServiceEntry sample/helloworld.sample.gke"},
 		{"ServiceImport sample/helloworld"},
 	}, have)

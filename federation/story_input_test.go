@@ -218,6 +218,9 @@ func (s *story) service(key federation.ServiceKey) federation.ServiceSnapshot {
 			snapshot.RouteNamespaces = append(snapshot.RouteNamespaces, r.Namespace)
 		}
 	}
+	for _, g := range s.gateways {
+		snapshot.Gateways = append(snapshot.Gateways, federation.NamespacedName{Namespace: g.Namespace, Name: g.Name})
+	}
 	for _, m := range s.members {
 		snapshot.Members = append(snapshot.Members, m.service(key, snapshot.RouteNamespaces))
 	}
