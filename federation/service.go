@@ -371,7 +371,8 @@ func (s ServiceSnapshot) sendingObjects(m ServiceMember, use usage, imp *Import)
 	}
 	// The grant for isthmus-system is among servingObjects.
 	elsewhere := use.namespace != s.Key.Namespace && use.namespace != v1alpha1.SystemNamespace && m.Service != nil
-	if elsewhere && (slices.Contains(use.names, namedHere) || !use.former && slices.Contains(imp.Clusters, m.Name)) {
+	namesOwn := slices.Contains(use.names, namedHere) || slices.Contains(use.names, m.Name)
+	if elsewhere && (namesOwn || !use.former && slices.Contains(imp.Clusters, m.Name)) {
 		objects = append(objects, []runtime.Object{serviceGrant(s.Key, use.namespace)})
 	}
 	for _, other := range s.Members {
