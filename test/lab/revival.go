@@ -40,7 +40,9 @@ func revivalOf(lab *state.Lab, cluster string, targets []target) revival {
 		r.awaitServer = !blocked(state.Etcd, state.APIServer)
 	}
 	for _, component := range []string{state.ControllerManager, state.NodeAgent, state.KubeProxy} {
-		if wanted(component) && !blocked(component) {
+		// A controller manager that has just started ends after ten seconds without a healthy API server.
+		starved := component == state.ControllerManager && r.awaitServer
+		if (wanted(component) || starved) && !blocked(component) {
 			r.others = append(r.others, component)
 		}
 	}
