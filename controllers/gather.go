@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 
-	discoveryv1 "k8s.io/api/discovery/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -35,9 +34,10 @@ type memberSource interface {
 
 // gatherer reads snapshots from the hub's cache and the members'. It never waits for a member.
 type gatherer struct {
-	hub    client.Reader
-	fleet  memberSource
-	probes *prober
+	hub       client.Reader
+	fleet     memberSource
+	probes    *prober
+	endpoints *endpoints
 }
 
 // member is a MemberCluster, what is known of it, and the way to its cache.
@@ -164,20 +164,6 @@ func (m member) hasNamespace(ctx context.Context, name string) bool {
 	namespace := &metav1.PartialObjectMetadata{}
 	namespace.SetGroupVersionKind(namespaceKind)
 	return m.get(ctx, "", name, namespace)
-}
-
-// readyEndpoints of a Service, and whether that is known.
-func (m member) readyEndpoints(ctx context.Context, key federation.ServiceKey) (int, error) {
-	var slices discoveryv1.EndpointSliceList
-	if err := m.list(ctx, &slices, client.InNamespace(key.Namespace),
-		client.MatchingLabels{discoveryv1.LabelServiceName: key.Name}); err != nil {
-		return 0, err
-	}
-	n := 0
-	for i := range slices.Items {
-		n += readyEndpoints(&slices.Items[i])
-	}
-	return n, nil
 }
 
 // Names of the hub's cache indexes.

@@ -5,6 +5,7 @@ package controllers
 import (
 	"context"
 	"slices"
+	"time"
 
 	istionetworkingv1 "istio.io/client-go/pkg/apis/networking/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -19,7 +20,7 @@ import (
 // route gathers all that a hub HTTPRoute depends on. decided is what was last decided for it, by member.
 func (g gatherer) route(ctx context.Context, route *gatewayv1.HTTPRoute, members []member,
 	decided map[string][]v1alpha1.PlannedRule) (federation.RouteSnapshot, error) {
-	s := federation.RouteSnapshot{Route: route, Services: map[federation.ServiceKey]federation.ServiceSnapshot{}}
+	s := federation.RouteSnapshot{Route: route, Services: map[federation.ServiceKey]federation.ServiceSnapshot{}, Now: time.Now()}
 	var err error
 	if s.Overrides, err = g.overrides(ctx); err != nil {
 		return s, err
@@ -30,6 +31,7 @@ func (g gatherer) route(ctx context.Context, route *gatewayv1.HTTPRoute, members
 	last := before{}
 	for _, rules := range decided {
 		last.remember(rules)
+		g.endpoints.recall(rules)
 	}
 	namespaces := []string{route.Namespace}
 	for _, p := range s.Parents {
@@ -37,6 +39,9 @@ func (g gatherer) route(ctx context.Context, route *gatewayv1.HTTPRoute, members
 	}
 	for _, key := range federation.ImportsOf(route) {
 		if s.Services[key], err = g.service(ctx, key, members, last); err != nil {
+			return s, err
+		}
+		if err := g.addEndpoints(ctx, s.Services[key], members); err != nil {
 			return s, err
 		}
 		namespaces = append(namespaces, key.Namespace)
@@ -53,6 +58,20 @@ func (g gatherer) route(ctx context.Context, route *gatewayv1.HTTPRoute, members
 		}
 	}
 	return s, nil
+}
+
+// addEndpoints adds what is remembered of a service's endpoints in the members that have been read.
+func (g gatherer) addEndpoints(ctx context.Context, service federation.ServiceSnapshot, members []member) error {
+	for i, m := range members {
+		if !m.Synced {
+			continue
+		}
+		var err error
+		if service.Members[i].Endpoints, err = g.endpoints.look(ctx, m, service.Key); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (g gatherer) addPoliciesAndGrants(ctx context.Context, namespace string, s *federation.RouteSnapshot) error {

@@ -143,10 +143,11 @@ func (g gatherer) serviceMember(ctx context.Context, key federation.ServiceKey, 
 	}
 	entry := &gatewayv1.HTTPRoute{}
 	sm.Open = m.get(ctx, systemNamespace, federation.EastWestRouteName(key), entry) && federation.LetsIn(entry, key)
-	var err error
-	if sm.ReadyEndpoints, err = m.readyEndpoints(ctx, key); err != nil {
+	count, err := m.endpoints(ctx, key)
+	if err != nil {
 		return sm, err
 	}
+	sm.ReadyEndpoints = count.ready
 	for _, namespace := range append([]string{key.Namespace}, routeNamespaces...) {
 		if m.hasNamespace(ctx, namespace) {
 			sm.Namespaces = append(sm.Namespaces, namespace)

@@ -135,7 +135,7 @@ func (r *routeReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl
 	r.decided.keep(req.NamespacedName, decision{snapshot, plan})
 	r.triggers.reports.wake(req.Namespace, req.Name)
 	r.wakeProbes(snapshot)
-	return ctrl.Result{}, nil
+	return ctrl.Result{RequeueAfter: plan.WakeAfter}, nil
 }
 
 // wakeProbes wakes the probing of what a route refers to: whatever changes the route's plan may change that too.

@@ -27,7 +27,7 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 			Help:    "Time to plan one key, by noun.",
 			Buckets: prometheus.ExponentialBuckets(0.00001, 4, 10)}, []string{"noun"}),
 		shifts: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "isthmus_route_shifts_total",
-			Help: "Changes of a route's split in a member, by reason: FailedOver, FailedBack, Drained, Undrained or WeightsChanged."},
+			Help: "Changes of a route's split in a member, by reason: FailedOver, Degraded, FailedBack, Returning, Drained, Undrained or WeightsChanged."},
 			[]string{"namespace", "route", "member", "reason"}),
 		weight: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "isthmus_route_weight",
 			Help: "Weight planned for a backend, in parts of ten thousand of its rule."},

@@ -253,12 +253,16 @@ func TestOverridesThatAdmissionRefuses(t *testing.T) {
 		spec v1alpha1.TrafficOverrideSpec
 		says string
 	}{
-		"no such type":            {v1alpha1.TrafficOverrideSpec{Type: "Stop"}, "Unsupported value"},
-		"a drain of nothing":      {v1alpha1.TrafficOverrideSpec{Type: v1alpha1.OverrideDrain}, "name the MemberCluster to be drained"},
-		"a hold of a cluster":     {v1alpha1.TrafficOverrideSpec{Type: v1alpha1.OverrideHold, Routes: route, Cluster: "eks"}, "cluster belongs to type Drain"},
+		"no such type":          {v1alpha1.TrafficOverrideSpec{Type: "Stop"}, "Unsupported value"},
+		"a drain of nothing":    {v1alpha1.TrafficOverrideSpec{Type: v1alpha1.OverrideDrain}, "name the MemberCluster"},
+		"a hold of a cluster":   {v1alpha1.TrafficOverrideSpec{Type: v1alpha1.OverrideHold, Routes: route, Cluster: "eks"}, "cluster belongs to the types Drain and Failback"},
+		"a failback of nothing": {v1alpha1.TrafficOverrideSpec{Type: v1alpha1.OverrideFailback}, "name the MemberCluster"},
+		"a failback by force":   {v1alpha1.TrafficOverrideSpec{Type: v1alpha1.OverrideFailback, Cluster: "eks", Force: true}, "force belongs to type Drain"},
+		"a pin with a capacity": {v1alpha1.TrafficOverrideSpec{Type: v1alpha1.OverridePin, Routes: route,
+			Weights: []v1alpha1.ClusterWeight{{Cluster: "eks", Weight: 1, Capacity: new(int32(50))}}}, "capacity belongs to a policy"},
 		"a hold of nothing":       {v1alpha1.TrafficOverrideSpec{Type: v1alpha1.OverrideHold}, "to hold every route, use type Freeze"},
 		"a drain of routes":       {v1alpha1.TrafficOverrideSpec{Type: v1alpha1.OverrideDrain, Cluster: "eks", Routes: route}, "routes belong to the types Hold and Pin"},
-		"a hold of imports":       {v1alpha1.TrafficOverrideSpec{Type: v1alpha1.OverrideHold, Routes: route, Imports: route}, "imports belong to type Drain"},
+		"a hold of imports":       {v1alpha1.TrafficOverrideSpec{Type: v1alpha1.OverrideHold, Routes: route, Imports: route}, "imports belong to the types Drain and Failback"},
 		"a freeze by force":       {v1alpha1.TrafficOverrideSpec{Type: v1alpha1.OverrideFreeze, Force: true}, "force belongs to type Drain"},
 		"a pin without weights":   {v1alpha1.TrafficOverrideSpec{Type: v1alpha1.OverridePin, Routes: route}, "type Pin needs them"},
 		"a freeze with weights":   {v1alpha1.TrafficOverrideSpec{Type: v1alpha1.OverrideFreeze, Weights: weights}, "weights belong to type Pin"},

@@ -80,7 +80,7 @@ func Setup(ctx context.Context, mgr ctrl.Manager, opts Options) error {
 	if err := mgr.Add(probes); err != nil {
 		return err
 	}
-	gather := gatherer{hub: mgr.GetClient(), fleet: members, probes: probes}
+	gather := gatherer{hub: mgr.GetClient(), fleet: members, probes: probes, endpoints: newEndpoints()}
 	watch.gather, probes.changed = gather, watch.probeChanged
 	measure, decided, say := newMetrics(opts.Registerer), newMemory(), mgr.GetEventRecorder("isthmus")
 	return errors.Join(

@@ -128,7 +128,8 @@ func (w *watcher) wakeOwners(ctx context.Context, name string) {
 // objectChanged:
 //
 //	ServiceExport, Service      -> the service, and the routes that refer to it
-//	EndpointSlice               -> the same, when a slice becomes empty or stops being so
+//	EndpointSlice               -> the same, when a slice becomes empty or stops being so, and when the share of ready
+//	                               endpoints is another
 //	Gateway, HTTPRoute, …       -> its owner, when it is ours; of a Gateway also what is probed over it
 //	HTTPRoute                   -> also the services that it named and names no more
 //	ServiceEntry                -> also the routes that may name it now
@@ -149,9 +150,7 @@ func (w *watcher) objectChanged(member string, old, current client.Object) {
 		w.serviceChanged(federation.ServiceKey{Namespace: typed.Namespace, Name: typed.Name})
 		w.members.wake("", member)
 	case *discoveryv1.EndpointSlice:
-		if hasReady(old) != hasReady(current) {
-			w.serviceChanged(federation.ServiceKey{Namespace: typed.Namespace, Name: typed.Labels[discoveryv1.LabelServiceName]})
-		}
+		w.endpointsChanged(member, typed, endpointsIn(old), endpointsIn(current))
 	case *corev1.Node:
 		if !samePlace(old, current) {
 			w.members.wake("", member)
@@ -164,6 +163,22 @@ func (w *watcher) objectChanged(member string, old, current client.Object) {
 		w.routeChanged(old, current)
 	default:
 		w.ownerOf(o)
+	}
+}
+
+// endpointsChanged wakes what rests on how many endpoints are ready, where that is enough more or less to change a plan.
+func (w *watcher) endpointsChanged(name string, slice *discoveryv1.EndpointSlice, was, is endpointCount) {
+	key := federation.ServiceKey{Namespace: slice.Namespace, Name: slice.Labels[discoveryv1.LabelServiceName]}
+	if was == is {
+		return
+	}
+	changed := (was.ready > 0) != (is.ready > 0)
+	if handle, ok := w.gather.fleet.Member(name); ok {
+		m := member{Member: federation.Member{Name: name}, handle: handle}
+		changed = w.gather.endpoints.changed(context.Background(), m, key) || changed
+	}
+	if changed {
+		w.serviceChanged(key)
 	}
 }
 
@@ -311,21 +326,4 @@ func (w *watcher) wakeObjects(ctx context.Context, opts ...client.ListOption) {
 	for _, key := range w.gather.exported(ctx, opts...) {
 		w.services.wake(key.Namespace, key.Name)
 	}
-}
-
-// hasReady tells whether a slice has a ready endpoint. Only the step between none and some changes a plan.
-func hasReady(o client.Object) bool {
-	slice, ok := o.(*discoveryv1.EndpointSlice)
-	return ok && slice != nil && readyEndpoints(slice) > 0
-}
-
-func readyEndpoints(slice *discoveryv1.EndpointSlice) int {
-	n := 0
-	for _, e := range slice.Endpoints {
-		// "nil should be interpreted as true" (EndpointConditions.ready).
-		if e.Conditions.Ready == nil || *e.Conditions.Ready {
-			n++
-		}
-	}
-	return n
 }

@@ -177,48 +177,60 @@ func needs(c metav1.Condition) int {
 	return 2
 }
 
-// trafficShifted is True while clusters take no share, or hold one, because of their health or of a person's word.
+// trafficShifted is True while clusters take no share, or less or more than theirs, because of their health or of a
+// person's word. What is worst gives the reason.
 func trafficShifted(s RouteSnapshot, plan RoutePlan) metav1.Condition {
-	var unfit, held, overridden []string
-	add := func(to *[]string, text string) {
-		if !slices.Contains(*to, text) {
-			*to = append(*to, text)
-		}
-	}
+	said := map[string][]string{}
 	for _, m := range s.Members {
 		for _, b := range plan.Members[m.Name].displaced {
-			to := &unfit
-			if b.Reason == v1alpha1.WeightDrained {
-				to = &overridden
-			}
-			add(to, b.Import+" in "+b.Cluster+": "+b.Message)
+			said[displacedBy(b)] = append(said[displacedBy(b)], b.Import+" in "+b.Cluster+": "+b.Message)
 		}
 		for _, rule := range plan.Members[m.Name].Rules {
 			for _, b := range rule.Backends {
-				if b.Reason == v1alpha1.WeightHeld {
-					add(&held, b.Import+" in "+b.Cluster)
-				}
-				if slices.Contains(weightByOverride, b.Reason) {
-					add(&overridden, b.Message)
+				switch {
+				case b.Reason == v1alpha1.WeightHeld:
+					said[v1alpha1.ReasonNoFitCluster] = append(said[v1alpha1.ReasonNoFitCluster], b.Import+" in "+b.Cluster)
+				case b.Reason == v1alpha1.WeightOver:
+					said[v1alpha1.ReasonCapacityExceeded] = append(said[v1alpha1.ReasonCapacityExceeded], b.Import+" in "+b.Cluster+": "+b.Message)
+				case slices.Contains(weightByOverride, b.Reason):
+					said[v1alpha1.ReasonOverridden] = append(said[v1alpha1.ReasonOverridden], b.Message)
 				}
 			}
 		}
 	}
-	slices.Sort(unfit)
-	slices.Sort(held)
-	slices.Sort(overridden)
-	shifted := func(reason, message string) metav1.Condition {
-		return condition(v1alpha1.RouteTrafficShifted, metav1.ConditionTrue, reason, message)
-	}
-	switch {
-	case len(held) > 0:
-		return shifted(v1alpha1.ReasonNoFitCluster, "no cluster is fit, so the split stays as it is, for "+strings.Join(held, ", "))
-	case len(unfit) > 0:
-		return shifted(v1alpha1.ReasonFailedOver, "the other clusters take the share of: "+strings.Join(unfit, "; "))
-	case len(overridden) > 0:
-		return shifted(v1alpha1.ReasonOverridden, "by a person's word: "+strings.Join(overridden, "; "))
+	for _, shift := range trafficShifts {
+		if texts := said[shift.reason]; len(texts) > 0 {
+			slices.Sort(texts)
+			return condition(v1alpha1.RouteTrafficShifted, metav1.ConditionTrue, shift.reason, shift.message+strings.Join(slices.Compact(texts), shift.between))
+		}
 	}
 	return condition(v1alpha1.RouteTrafficShifted, metav1.ConditionFalse, v1alpha1.ReasonAsIntended, "every share is where its intent says")
+}
+
+// trafficShifts are the reasons of TrafficShifted, the worst first.
+var trafficShifts = []struct{ reason, message, between string }{
+	{v1alpha1.ReasonNoFitCluster, "no cluster is fit, so the split stays as it is, for ", ", "},
+	{v1alpha1.ReasonCapacityExceeded, "every cluster that could serve is full: ", "; "},
+	{v1alpha1.ReasonFailedOver, "the other clusters take the share of: ", "; "},
+	{v1alpha1.ReasonAwaitingFailback, "the other clusters take the share of: ", "; "},
+	{v1alpha1.ReasonDegraded, "the other clusters take a part of the share of: ", "; "},
+	{v1alpha1.ReasonFailingBack, "the other clusters still take a part of the share of: ", "; "},
+	{v1alpha1.ReasonOverridden, "by a person's word: ", "; "},
+}
+
+// displacedBy is why a share is served elsewhere, as a reason of TrafficShifted.
+func displacedBy(b v1alpha1.PlannedBackend) string {
+	switch b.Reason {
+	case v1alpha1.WeightDrained:
+		return v1alpha1.ReasonOverridden
+	case v1alpha1.WeightAwaiting:
+		return v1alpha1.ReasonAwaitingFailback
+	case v1alpha1.WeightDegraded:
+		return v1alpha1.ReasonDegraded
+	case v1alpha1.WeightHolding, v1alpha1.WeightReturning:
+		return v1alpha1.ReasonFailingBack
+	}
+	return v1alpha1.ReasonFailedOver
 }
 
 // weightByOverride are the reasons of weights that a TrafficOverride gives.

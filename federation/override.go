@@ -83,6 +83,17 @@ func (o Overrides) drainsAll(cluster string) bool {
 	}) != nil
 }
 
+// failback is when a person last let a service return to a cluster; the zero value where nobody did.
+func (o Overrides) failback(cluster string, service ServiceKey) time.Time {
+	var said time.Time
+	for _, word := range o {
+		if s := word.Spec; s.Type == v1alpha1.OverrideFailback && s.Cluster == cluster && (len(s.Imports) == 0 || names(s.Imports, service)) {
+			said = word.CreationTimestamp.Time // the youngest is last
+		}
+	}
+	return said
+}
+
 func names(refs []v1alpha1.ObjectReference, key ServiceKey) bool {
 	return slices.Contains(refs, v1alpha1.ObjectReference{Namespace: key.Namespace, Name: key.Name})
 }

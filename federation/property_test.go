@@ -501,7 +501,7 @@ func TestDistributeNeverGivesNothing(t *testing.T) {
 		}
 		var sum uint64
 		anybody := slices.ContainsFunc(candidates, Candidate.Serving)
-		for i, s := range Distribute(d, Member{Name: "c000", Region: "eu"}, candidates) {
+		for i, s := range Distribute(Effective{Distribution: d}, Member{Name: "c000", Region: "eu"}, candidates, time.Time{}) {
 			sum += uint64(s.Parts)
 			require.False(t, anybody && s.Parts > 0 && !candidates[i].Serving(), "%s takes what others could", s.Cluster)
 			require.NotEmpty(t, s.Reason)

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
@@ -34,6 +35,8 @@ type RouteSnapshot struct {
 	Members []RouteMember
 	// Overrides that are in force.
 	Overrides Overrides
+	// Now is when the plan is made.
+	Now time.Time
 }
 
 // RouteMember is one member as the route sees it.
@@ -57,6 +60,8 @@ type RoutePlan struct {
 	Members map[string]MemberRoute
 	// ResolvedRefs is the route's condition.
 	ResolvedRefs metav1.Condition
+	// WakeAfter is how long the plan stays as it is, if nothing else happens; 0 for ever.
+	WakeAfter time.Duration
 }
 
 // MemberRoute is what was decided for a hub route in one member.
@@ -68,8 +73,10 @@ type MemberRoute struct {
 	// Rules with every weight and its reason.
 	Rules []v1alpha1.PlannedRule
 
-	// displaced are the backends whose share others serve because they are not fit.
+	// displaced are the backends whose share, or a part of it, others serve.
 	displaced []v1alpha1.PlannedBackend
+	// wake is when it changes by itself; the zero value where it does not.
+	wake time.Time
 }
 
 // RouteOwner owns what is written for a hub HTTPRoute.
@@ -116,10 +123,17 @@ func backendsOf(route *gatewayv1.HTTPRoute) []gatewayv1.BackendObjectReference {
 // reference to a ServiceImport expanded over the clusters that export it.
 func PlanRoute(snapshot RouteSnapshot) RoutePlan {
 	snapshot.Members = sortedBy(snapshot.Members, func(m RouteMember) string { return m.Name })
+	// What is remembered of a time is kept to the microsecond, in this process as in a RoutePlan.
+	snapshot.Now = snapshot.Now.Truncate(time.Microsecond)
 	s := newRoutePlanner(snapshot)
 	plan := RoutePlan{Members: map[string]MemberRoute{}, ResolvedRefs: s.resolvedRefs()}
+	var wake time.Time
 	for _, m := range s.Members {
-		plan.Members[m.Name] = s.planMember(m)
+		planned := s.planMember(m)
+		plan.Members[m.Name], wake = planned, earlier(wake, planned.wake)
+	}
+	if !wake.IsZero() {
+		plan.WakeAfter = max(time.Millisecond, wake.Sub(s.Now))
 	}
 	return plan
 }
@@ -173,6 +187,7 @@ func (s routePlanner) planMember(m RouteMember) MemberRoute {
 		object.Spec.Rules[i].Filters = s.mirrorLocally(m, object.Spec.Rules[i].Filters)
 		result.Rules = append(result.Rules, expanded.planned)
 		result.displaced = append(result.displaced, expanded.displaced...)
+		result.wake = earlier(result.wake, expanded.wake)
 	}
 	RouteOwner(s.Route.Namespace, s.Route.Name).Mark(&object.ObjectMeta)
 	return result
@@ -200,6 +215,15 @@ type expandedRule struct {
 	refs      []gatewayv1.HTTPBackendRef
 	planned   v1alpha1.PlannedRule
 	displaced []v1alpha1.PlannedBackend
+	wake      time.Time
+}
+
+// earlier is the earlier of two times; one that is zero never comes.
+func earlier(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
 }
 
 // slot is one backendRef to be written: a part of one of the rule's own backendRefs.
@@ -214,6 +238,8 @@ type slot struct {
 	displaced bool
 	// refuses is whether it stands for clusters all of which are drained by force.
 	refuses bool
+	// wake is when it changes by itself; the zero value where it does not.
+	wake time.Time
 }
 
 func (s routePlanner) expandRule(m RouteMember, index int) expandedRule {
@@ -251,6 +277,7 @@ func (s routePlanner) expandRule(m RouteMember, index int) expandedRule {
 		if e.displaced && e.fraction.Weight > 0 {
 			out.displaced = append(out.displaced, e.planned)
 		}
+		out.wake = earlier(out.wake, e.wake)
 	}
 	return out
 }
@@ -321,11 +348,12 @@ func (s routePlanner) expandBackend(m RouteMember, rule gatewayv1.HTTPRouteRule,
 		return []slot{unresolvedSlot(key, b, message)}, effective.Policy
 	}
 	if pin := s.Overrides.pin(s.key()); pinned(pin, candidates) {
-		effective = Effective{Distribution: v1alpha1.Distribution{Type: v1alpha1.DistributionWeighted, Weights: pin.Spec.Weights}}
+		effective.Policy = ""
+		effective.Distribution = v1alpha1.Distribution{Type: v1alpha1.DistributionWeighted, Weights: pin.Spec.Weights}
 	}
 	var slots []slot
 	var sum uint64
-	shares := Distribute(effective.Distribution, m.Member, candidates)
+	shares := Distribute(effective, m.Member, candidates, s.Now)
 	for _, share := range shares {
 		sum += uint64(share.Parts)
 	}
@@ -333,7 +361,8 @@ func (s routePlanner) expandBackend(m RouteMember, rule gatewayv1.HTTPRouteRule,
 		e := slot{ref: s.backendRef(b, key, port, m, share.Cluster),
 			fraction: Fraction{Parts: uint64(share.Parts), PartsSum: sum}, displaced: share.Displaced,
 			planned: v1alpha1.PlannedBackend{Import: key.String(), Port: port, Cluster: share.Cluster,
-				Verdict: string(share.Finding.Verdict), Reason: share.Reason, Message: share.Message}}
+				Verdict: string(share.Finding.Verdict), Reason: share.Reason, Message: share.Message,
+				Health: share.State.record(candidates[i].Endpoints)}, wake: share.Wake}
 		if backendWeight(b) == 0 {
 			e.planned.Reason, e.planned.Message = withoutShare(share)
 		}
@@ -418,13 +447,31 @@ func (s routePlanner) candidates(m RouteMember, ruleName string, key ServiceKey,
 		}
 		candidate := Candidate{Cluster: cluster, Region: exporter.Region, Zone: exporter.Zone,
 			Finding: exporter.Finding(), Before: exporter.Before, LastWeight: was.Weight,
-			Resolving: cluster != m.Name && resolving(m.Observed, key, remoteService(key, cluster, port), was)}
+			Resolving: cluster != m.Name && resolving(m.Observed, key, remoteService(key, cluster, port), was),
+			State:     s.remembered(ruleName, was, key, port, cluster), Fresh: exporter.Synced && exporter.Reachable,
+			Endpoints: exporter.Endpoints, Word: s.Overrides.failback(cluster, key)}
 		if drain := s.Overrides.drain(cluster, key); drain != nil {
 			candidate.Drained, candidate.Forced = drain.Name, drain.Spec.Force
 		}
 		out = append(out, candidate)
 	}
 	return out
+}
+
+// remembered is the state of a backend in a cluster as the member's own last plan has it. A member that does not list it yet
+// goes by what the others remember, the worst of it.
+func (s routePlanner) remembered(ruleName string, was v1alpha1.PlannedBackend, key ServiceKey, port int32, cluster string) HealthState {
+	if was.Cluster != "" {
+		return HealthOf(was)
+	}
+	found, state := false, HealthState{}
+	for _, m := range s.Members {
+		other := lastBackend(lastRule(m.Last, ruleName), key, port, cluster)
+		if h := HealthOf(other); other.Cluster != "" && (!found || h.worse(state)) {
+			found, state = true, h
+		}
+	}
+	return state
 }
 
 // known tells whether a member's route may name a service of a cluster: a host has to be there before it is named, and

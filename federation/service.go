@@ -46,8 +46,9 @@ type ServiceMember struct {
 	Created  time.Time
 	// Service of that name, exported or not; nil where there is none.
 	Service *corev1.Service
-	// ReadyEndpoints of that Service.
+	// ReadyEndpoints of that Service, and what is remembered of them over time.
 	ReadyEndpoints int
+	Endpoints      Endpoints
 	// Probe is what the probes say; nil where none is configured.
 	Probe *ProbeSignal
 	// Before is the verdict that was last acted on.

@@ -60,10 +60,11 @@ func (s Shift) Explain() string {
 }
 
 // displacing are the reasons of shares that are not where the intent alone would put them.
-var displacing = append([]string{v1alpha1.WeightUnfit, v1alpha1.WeightSuspected, v1alpha1.WeightDrained, v1alpha1.WeightDrainBlocked}, weightByOverride...)
+var displacing = slices.Concat(failedOver, weightByHealth, weightByOverride,
+	[]string{v1alpha1.WeightDrained, v1alpha1.WeightDrainBlocked, v1alpha1.WeightOver})
 
-// shiftReason is the first that holds: somebody drained a cluster or ended a drain, a cluster became unfit, an unfit one
-// came back, anything else.
+// shiftReason is the first that holds: somebody drained a cluster or ended a drain, a cluster became unfit or lost a part of
+// its endpoints, one that was out begins to come back or is back, one takes another step on its way, anything else.
 func shiftReason(was, is v1alpha1.RoutePlanStatus) string {
 	switch {
 	case began(was, is, v1alpha1.WeightDrained):
@@ -72,14 +73,23 @@ func shiftReason(was, is v1alpha1.RoutePlanStatus) string {
 		return v1alpha1.ShiftUndrained
 	case began(was, is, failedOver...):
 		return v1alpha1.ReasonFailedOver
-	case began(is, was, failedOver...):
+	case began(was, is, v1alpha1.WeightDegraded):
+		return v1alpha1.ShiftDegraded
+	case began(was, is, v1alpha1.WeightReturning), began(is, was, slices.Concat(failedOver, weightByHealth)...) && !returning(was):
 		return v1alpha1.ShiftFailedBack
+	case returning(was):
+		return v1alpha1.ShiftReturning
 	}
 	return v1alpha1.ShiftWeightsChanged
 }
 
 // failedOver are the reasons of shares that were taken from a cluster for its health.
 var failedOver = []string{v1alpha1.WeightUnfit, v1alpha1.WeightSuspected}
+
+// returning tells whether any share grows step by step.
+func returning(s v1alpha1.RoutePlanStatus) bool {
+	return len(sharesWith(s, v1alpha1.WeightReturning)) > 0
+}
 
 // began tells whether any share has one of the reasons after and had none of them before.
 func began(before, after v1alpha1.RoutePlanStatus, reasons ...string) bool {

@@ -8,6 +8,7 @@ import (
 	"math/bits"
 	"slices"
 	"strings"
+	"time"
 
 	"isthmus.dev/isthmus/api/v1alpha1"
 )
@@ -37,9 +38,19 @@ type Candidate struct {
 	Forced  bool
 	// Pinned names the TrafficOverride that gives it weight, whatever its health.
 	Pinned string
+	// State is what is remembered of it.
+	State HealthState
+	// Fresh is whether the finding is of now, and Endpoints what it counted; Word is when a person last let it return.
+	Fresh     bool
+	Endpoints Endpoints
+	Word      time.Time
 
 	// blocked is whether it serves in spite of the drain, because nobody else does.
 	blocked bool
+	// alone is whether it takes all that it could, because nobody else may take any.
+	alone bool
+	// could is how much of its part it could take by what is seen of it, in percent.
+	could int
 }
 
 // Serving tells whether the candidate takes traffic.
@@ -47,6 +58,31 @@ func (c Candidate) Serving() bool { return !c.Resolving && c.fit() }
 
 // fit tells whether the candidate would take traffic if it were resolved.
 func (c Candidate) fit() bool { return c.Pinned != "" || c.Finding.Serving(c.Before) }
+
+// percent of its part that the candidate may take. What was never judged is taken to serve.
+func (c Candidate) percent() int {
+	if c.Pinned != "" || c.alone || c.State == (HealthState{}) {
+		return 100
+	}
+	return c.State.Percent
+}
+
+// ramp is how much of what it could take it may take, in percent.
+func (c Candidate) ramp() int {
+	if c.could == 0 || c.percent() == 100 {
+		return c.percent()
+	}
+	return min(100, c.percent()*100/c.could)
+}
+
+// sight is what is seen of the candidate.
+func (c Candidate) sight() Sight {
+	ready := 100
+	if c.Endpoints.Seen {
+		ready = max(10, c.Endpoints.ReadyPercent)
+	}
+	return Sight{Finding: c.Finding, Fresh: c.Fresh, ReadyPercent: ready, Drained: c.drained(), Word: c.Word}
+}
 
 // drained tells whether the candidate is left out.
 func (c Candidate) drained() bool { return c.Drained != "" && !c.blocked }
@@ -64,51 +100,81 @@ type Share struct {
 	Finding         Finding
 	// Awaited is whether it takes a share as soon as the member has resolved it: until then it has to stay listed.
 	Awaited bool
-	// Displaced is whether it is unfit or drained and its share is served elsewhere.
+	// Displaced is whether its share, or a part of it, is served elsewhere because of its health or a drain.
 	Displaced bool
+	// State to be remembered of it, and when it changes by itself; the zero time where it does not.
+	State HealthState
+	Wake  time.Time
 }
 
-// tier is a set of candidates that are served before the next tier is.
-type tier struct {
-	reason  string
-	message string
-	parts   map[string]uint32
-}
-
-// Distribute spreads a backend over the candidates. The first tier that has a serving cluster takes all of it,
-// in proportion to its parts; who is not serving takes none. When nobody serves, the last good split is held:
-// an emptied cluster answers an error, an all-zero rule would answer one for everybody and for longer.
+// Distribute spreads a backend over the candidates at a time. The first tier that has a serving cluster takes all of it,
+// in proportion to its parts and as far as it may; who is not serving takes none. When nobody serves, the last good
+// split is held: an emptied cluster answers an error, an all-zero rule would answer one for everybody and for longer.
 //
 //	serving     | fit, but not resolved | a last split | what holds
-//	some        | any                   | any          | the first tier with one that serves
+//	some        | any                   | any          | spread over those that serve
 //	none        | any                   | yes          | the last split
-//	none        | some                  | none         | the first tier with a fit one: there is nothing to wait beside
+//	none        | some                  | none         | spread over the fit ones: there is nothing to wait beside
 //	none        | none                  | none         | the intended split
 //
 // Drained candidates are left out of all this while another one serves. A forced drain leaves them out even then, and
 // gives nobody anything where there is no other at all.
-func Distribute(d v1alpha1.Distribution, entered Member, candidates []Candidate) []Share {
-	candidates = blockDrains(candidates)
+func Distribute(e Effective, entered Member, candidates []Candidate, now time.Time) []Share {
+	s := splitter{Effective: e, Recovery: RecoveryOf(e.Health, e.Failback), entered: entered, now: now}
+	candidates = s.observe(blockDrains(candidates))
 	left := slices.DeleteFunc(slices.Clone(candidates), Candidate.drained)
 	if len(left) == len(candidates) {
-		return distribute(d, entered, candidates)
+		return s.distribute(candidates)
 	}
-	intended := firstWith(tiersOf(d, entered, candidates), candidates, anybody)
-	others := distribute(d, entered, left)
+	intended := firstWith(tiersOf(e.Distribution, entered, candidates), candidates, anybody)
+	others := s.distribute(left)
 	shares := make([]Share, 0, len(candidates))
 	for _, c := range candidates {
 		if !c.drained() {
 			shares, others = append(shares, others[0]), others[1:]
 			continue
 		}
-		s := Share{Cluster: c.Cluster, Finding: c.Finding, Reason: v1alpha1.WeightDrained,
+		share := Share{Cluster: c.Cluster, Finding: c.Finding, State: c.State, Reason: v1alpha1.WeightDrained,
 			Message: "drained by TrafficOverride " + c.Drained, Displaced: intended.parts[c.Cluster] > 0}
 		if c.Resolving {
-			s.Reason, s.Message = v1alpha1.WeightResolving, "new here, and drained by TrafficOverride "+c.Drained
+			share.Reason, share.Message = v1alpha1.WeightResolving, "new here, and drained by TrafficOverride "+c.Drained
 		}
-		shares = append(shares, s)
+		shares = append(shares, share)
 	}
 	return shares
+}
+
+// splitter is what a backend is spread by.
+type splitter struct {
+	Effective
+	Recovery
+	entered Member
+	now     time.Time
+}
+
+// observe takes in what is seen of each candidate.
+func (s splitter) observe(candidates []Candidate) []Candidate {
+	candidates = slices.Clone(candidates)
+	for i := range candidates {
+		c := &candidates[i]
+		c.could, c.State = s.Recovery.could(c.sight()), s.Observe(c.State, c.sight(), s.now)
+	}
+	return candidates
+}
+
+// release lets all that are fit serve at once where nobody who serves may take anything: they wait for nothing.
+func (s splitter) release(candidates []Candidate) []Candidate {
+	if slices.ContainsFunc(candidates, func(c Candidate) bool { return c.Serving() && c.percent() > 0 }) {
+		return candidates
+	}
+	candidates = slices.Clone(candidates)
+	for i := range candidates {
+		c := &candidates[i]
+		if c.alone = c.Serving(); c.alone && c.could > 0 {
+			c.State = c.State.released(c.could, s.now)
+		}
+	}
+	return candidates
 }
 
 // blockDrains lets drained candidates go on serving where nobody else does, unless that is forced. Where nobody serves
@@ -126,38 +192,123 @@ func blockDrains(candidates []Candidate) []Candidate {
 }
 
 // distribute spreads a backend over candidates none of which is drained.
-func distribute(d v1alpha1.Distribution, entered Member, candidates []Candidate) []Share {
+func (s splitter) distribute(candidates []Candidate) []Share {
 	if len(candidates) == 0 {
 		return nil
 	}
-	tiers := tiersOf(d, entered, candidates)
-	intended := firstWith(tiers, candidates, anybody)
-	resolved := firstWith(tiers, candidates, Candidate.fit)
-	chosen := firstWith(tiers, candidates, Candidate.Serving)
+	tiers := tiersOf(s.Distribution, s.entered, candidates)
 	last := lastSplit(candidates)
-	if chosen == nil && last == nil && resolved != nil {
-		chosen, candidates = resolved, slices.Clone(candidates)
-		for i := range candidates {
-			candidates[i].Resolving = false
-		}
+	serves := slices.ContainsFunc(candidates, Candidate.Serving)
+	if !serves && last == nil && slices.ContainsFunc(candidates, Candidate.fit) {
+		candidates, serves = resolvedAll(candidates), true
 	}
-	held := chosen == nil
-	if held {
-		chosen = cmp.Or(last, intended)
+	o := outcome{tiers: tiers, intended: firstWith(tiers, candidates, anybody)}
+	if serves {
+		candidates = s.release(candidates)
+		o.spreading = spread(tiers, candidates)
+	} else {
+		o.held = cmp.Or(last, o.intended)
 	}
+	awaited := s.awaited(tiers, candidates)
 	shares := make([]Share, 0, len(candidates))
-	for _, c := range candidates {
-		s := shareOf(c, chosen, held, d)
-		s.Awaited = c.Resolving && c.fit() && resolved.parts[c.Cluster] > 0
-		s.Displaced = !c.fit() && s.Parts == 0 && intended.parts[c.Cluster] > 0
-		shares = append(shares, s)
+	for i, c := range candidates {
+		share := Share{Cluster: c.Cluster, Finding: c.Finding, State: c.State, Wake: s.wake(c.State, c.Fresh), Awaited: awaited[i]}
+		if share.Parts = o.partsOf(i, c); o.held != nil && share.Parts > 0 {
+			share.Reason, share.Message = v1alpha1.WeightHeld, "no cluster is fit, so the split stays as it is: "+c.Finding.Message
+		} else {
+			share.Reason, share.Message = s.why(i, c, o)
+		}
+		share.Displaced = o.intended.parts[c.Cluster] > 0 && (!c.fit() && share.Parts == 0 || slices.Contains(weightByHealth, share.Reason))
+		shares = append(shares, share)
 	}
 	return shares
 }
 
+// weightByHealth are the reasons of who is fit, and takes less than its part.
+var weightByHealth = []string{v1alpha1.WeightDegraded, v1alpha1.WeightHolding, v1alpha1.WeightAwaiting, v1alpha1.WeightReturning}
+
+func resolvedAll(candidates []Candidate) []Candidate {
+	candidates = slices.Clone(candidates)
+	for i := range candidates {
+		candidates[i].Resolving = false
+	}
+	return candidates
+}
+
+// awaited are the candidates that would take a share if the member had resolved all of them.
+func (s splitter) awaited(tiers []tier, candidates []Candidate) []bool {
+	out := make([]bool, len(candidates))
+	if !slices.ContainsFunc(candidates, func(c Candidate) bool { return c.Resolving && c.fit() }) {
+		return out
+	}
+	then := spread(tiers, s.release(resolvedAll(candidates)))
+	for i, c := range candidates {
+		out[i] = c.Resolving && then.parts[i] > 0
+	}
+	return out
+}
+
+// outcome is how a backend is spread, or what is held because nobody serves.
+type outcome struct {
+	tiers    []tier
+	intended *tier
+	held     *tier
+	spreading
+}
+
+func (o outcome) partsOf(i int, c Candidate) uint32 {
+	if o.held != nil {
+		return o.held.parts[c.Cluster]
+	}
+	return uint32(o.parts[i])
+}
+
+// why is the reason of a candidate's share where it is not held, and its words.
+func (s splitter) why(i int, c Candidate, o outcome) (reason, message string) {
+	switch {
+	case c.Resolving:
+		return v1alpha1.WeightResolving, "new here: weight follows once the member has resolved it"
+	case !c.Serving():
+		return weightOut(c.Finding.Verdict, c.Before), c.Finding.Message
+	case o.parts[i] > 0 && c.blocked:
+		return v1alpha1.WeightDrainBlocked, fmt.Sprintf("serves in spite of TrafficOverride %s, because no other cluster can", c.Drained)
+	case o.over[i]:
+		return v1alpha1.WeightOver, fmt.Sprintf("carries more than its capacity of %d %% of the requests, because no other cluster can",
+			o.tiers[o.tier[i]].capacity[c.Cluster])
+	case o.less[i] || c.percent() == 0 && o.tier[i] >= 0 && o.tier[i] <= o.reached:
+		return s.explain(c.State, c.Cluster, c.sight().ReadyPercent)
+	case o.parts[i] > 0:
+		t := o.tiers[o.tier[i]]
+		message = t.message + o.headroom(i, t.capacity[c.Cluster])
+		if !c.Finding.Serving(c.Before) {
+			message += ", although " + c.Finding.Message
+		}
+		return t.reason, message
+	case s.Distribution.Type != v1alpha1.DistributionLocal && !slices.Contains(clustersOf(s.Distribution), c.Cluster):
+		return v1alpha1.WeightNotListed, "no weight names it; it serves as a last resort"
+	}
+	return v1alpha1.WeightStandby, "fit; takes over when those before it are not"
+}
+
+// headroom says how much more a candidate can carry, where its capacity is said.
+func (o outcome) headroom(i int, capacity uint64) string {
+	if capacity == 0 {
+		return ""
+	}
+	sum := uint64(0)
+	for _, parts := range o.parts {
+		sum += parts
+	}
+	if left := (capacity*sum - min(capacity*sum, o.parts[i]*100)) / sum; left > 0 {
+		return fmt.Sprintf("; it can carry %d %% of the requests more", left)
+	}
+	return "; it is filled to its capacity"
+}
+
 func anybody(Candidate) bool { return true }
 
-func tiersOf(d v1alpha1.Distribution, entered Member, candidates []Candidate) []tier {
+// namedTiers are the tiers that a policy names; none for type Local.
+func namedTiers(d v1alpha1.Distribution, candidates []Candidate) []tier {
 	var tiers []tier
 	switch d.Type {
 	case v1alpha1.DistributionWeighted:
@@ -167,18 +318,9 @@ func tiersOf(d v1alpha1.Distribution, entered Member, candidates []Candidate) []
 			tiers = append(tiers, policyTier(t.Clusters, candidates,
 				fmt.Sprintf("tier %d of the policy: its weight, re-normalised over the tier's fit clusters", i+1)))
 		}
-	default:
-		tiers = append(tiers, proximityTier(candidates, v1alpha1.WeightLocal, "the request entered here",
-			func(c Candidate) bool { return c.Cluster == entered.Name }))
+	case v1alpha1.DistributionLocal:
 	}
-	return append(tiers,
-		proximityTier(candidates, v1alpha1.WeightSameZone, "the nearest fit cluster: same zone",
-			func(c Candidate) bool { return c.distance(entered) == 0 }),
-		proximityTier(candidates, v1alpha1.WeightSameRegion, "the nearest fit cluster: same region",
-			func(c Candidate) bool { return c.distance(entered) <= 1 }),
-		proximityTier(candidates, v1alpha1.WeightAnywhere, "no nearer cluster is fit",
-			func(Candidate) bool { return true }),
-	)
+	return tiers
 }
 
 func policyTier(weights []v1alpha1.ClusterWeight, candidates []Candidate, message string) tier {
@@ -188,8 +330,15 @@ func policyTier(weights []v1alpha1.ClusterWeight, candidates []Candidate, messag
 	}
 	for _, w := range weights {
 		known := slices.ContainsFunc(candidates, func(c Candidate) bool { return c.Cluster == w.Cluster })
-		if known && w.Weight > 0 {
-			t.parts[w.Cluster] = uint32(min(w.Weight, maxWeight))
+		if !known || w.Weight <= 0 {
+			continue
+		}
+		t.parts[w.Cluster] = uint32(min(w.Weight, maxWeight))
+		if w.Capacity != nil {
+			if t.capacity == nil {
+				t.capacity = map[string]uint64{}
+			}
+			t.capacity[w.Cluster] = uint64(min(max(1, *w.Capacity), 100))
 		}
 	}
 	return t
@@ -227,33 +376,6 @@ func lastSplit(candidates []Candidate) *tier {
 		return nil
 	}
 	return last
-}
-
-func shareOf(c Candidate, chosen *tier, held bool, d v1alpha1.Distribution) Share {
-	s := Share{Cluster: c.Cluster, Finding: c.Finding}
-	parts := chosen.parts[c.Cluster]
-	switch {
-	case held && parts > 0:
-		s.Parts, s.Reason = parts, v1alpha1.WeightHeld
-		s.Message = "no cluster is fit, so the split stays as it is: " + c.Finding.Message
-	case c.Resolving:
-		s.Reason, s.Message = v1alpha1.WeightResolving, "new here: weight follows once the member has resolved it"
-	case !c.Serving():
-		s.Reason, s.Message = weightOut(c.Finding.Verdict, c.Before), c.Finding.Message
-	case parts > 0 && c.blocked:
-		s.Parts, s.Reason = parts, v1alpha1.WeightDrainBlocked
-		s.Message = fmt.Sprintf("serves in spite of TrafficOverride %s, because no other cluster can", c.Drained)
-	case parts > 0:
-		s.Parts, s.Reason, s.Message = parts, chosen.reason, chosen.message
-		if !c.Finding.Serving(c.Before) {
-			s.Message += ", although " + c.Finding.Message
-		}
-	case d.Type != v1alpha1.DistributionLocal && !slices.Contains(clustersOf(d), c.Cluster):
-		s.Reason, s.Message = v1alpha1.WeightNotListed, "no weight names it; it serves as a last resort"
-	default:
-		s.Reason, s.Message = v1alpha1.WeightStandby, "fit; takes over when those before it are not"
-	}
-	return s
 }
 
 // weightOut is the reason of who takes nothing because of its health. What is unknown keeps the reason that it had: by it

@@ -7,6 +7,7 @@ import (
 	"math"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -110,7 +111,7 @@ func TestDistribute(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			var got []string
-			for _, s := range Distribute(test.distribution, test.entered, test.candidates) {
+			for _, s := range Distribute(Effective{Distribution: test.distribution}, test.entered, test.candidates, time.Time{}) {
 				mark := map[bool]string{true: "!"}[s.Displaced] + map[bool]string{true: "?"}[s.Awaited]
 				got = append(got, fmt.Sprintf("%s %d %s%s", s.Cluster, s.Parts, s.Reason, mark))
 				require.NotEmpty(t, s.Message)
@@ -173,8 +174,8 @@ func repeat(value int32, n int) []int32 {
 }
 
 func TestWeightsBeyondTheSchemaAreCut(t *testing.T) {
-	shares := Distribute(weighted("eks", math.MaxInt32, "gke", 1_000_000, "aks", -5), Member{},
-		[]Candidate{cand("aks", "", "", Fit, 0), cand("eks", "", "", Fit, 0), cand("gke", "", "", Fit, 0)})
+	shares := Distribute(Effective{Distribution: weighted("eks", math.MaxInt32, "gke", 1_000_000, "aks", -5)}, Member{},
+		[]Candidate{cand("aks", "", "", Fit, 0), cand("eks", "", "", Fit, 0), cand("gke", "", "", Fit, 0)}, time.Time{})
 	require.Equal(t, []uint32{0, maxWeight, maxWeight}, []uint32{shares[0].Parts, shares[1].Parts, shares[2].Parts})
 }
 

@@ -31,6 +31,21 @@ type story struct {
 	grants   []*gatewayv1.ReferenceGrant
 	memories []storyMemory
 	members  []*storyMember
+	steps    []storyStep
+	now      time.Time
+}
+
+// storyStep is the document of kind Then: what happens some time later, and what holds then.
+type storyStep struct {
+	Kind  string `json:"kind"`
+	After string `json:"after"`
+	// What happens, in words.
+	What string `json:"what"`
+	// Ready endpoints of each service by member, as "3" or "3 of 10".
+	Ready map[string]string `json:"ready,omitempty"`
+	// Unreachable and Unsynced are those members that are so from now on, where it is given.
+	Unreachable *[]string `json:"unreachable,omitempty"`
+	Unsynced    *[]string `json:"unsynced,omitempty"`
 }
 
 // storyHead is the document of kind Story.
@@ -80,8 +95,9 @@ type storyMember struct {
 	// GatewayAddress of its programmed Gateway; empty while it has none.
 	GatewayAddress string `json:"gatewayAddress,omitempty"`
 
-	observed *gatewayv1.HTTPRoute
-	last     []v1alpha1.PlannedRule
+	observed  *gatewayv1.HTTPRoute
+	last      []v1alpha1.PlannedRule
+	endpoints map[string]federation.Endpoints
 }
 
 // storyProbe is what the looks at a service in a member have come to.
@@ -108,6 +124,7 @@ type storyService struct {
 	Name     string   `json:"name"`
 	Ports    []string `json:"ports"`
 	Ready    int      `json:"ready"`
+	Wanted   int      `json:"wanted,omitempty"`
 	Created  string   `json:"created,omitempty"`
 	Headless bool     `json:"headless,omitempty"`
 	Affinity string   `json:"affinity,omitempty"`
@@ -118,7 +135,7 @@ type storyService struct {
 
 func readStory(t *testing.T, in []byte) *story {
 	t.Helper()
-	s := &story{}
+	s := &story{now: storyTime}
 	for _, doc := range documents(in) {
 		s.add(t, doc)
 	}
@@ -140,6 +157,8 @@ func (s *story) add(t *testing.T, doc []byte) {
 		s.members = append(s.members, decoded[storyMember](t, doc))
 	case "Remembered":
 		s.memories = append(s.memories, *decoded[storyMemory](t, doc))
+	case "Then":
+		s.steps = append(s.steps, *decoded[storyStep](t, doc))
 	case "Gateway":
 		s.gateways = append(s.gateways, decoded[gatewayv1.Gateway](t, doc))
 	case "HTTPRoute":
@@ -162,6 +181,45 @@ func decoded[T any](t *testing.T, doc []byte) *T {
 	return into
 }
 
+// count takes in how many endpoints there are now.
+func (s *story) count() {
+	for _, m := range s.members {
+		if m.endpoints == nil {
+			m.endpoints = map[string]federation.Endpoints{}
+		}
+		for _, svc := range m.Services {
+			if !m.Unsynced {
+				m.endpoints[svc.Name] = m.endpoints[svc.Name].Step(svc.Ready, svc.Wanted)
+			}
+		}
+	}
+}
+
+// happen lets time pass, and what a step says happen.
+func (s *story) happen(t *testing.T, step storyStep) {
+	t.Helper()
+	after, err := time.ParseDuration(step.After)
+	require.NoError(t, err)
+	s.now = s.now.Add(after)
+	for _, m := range s.members {
+		if step.Unreachable != nil {
+			m.Unreachable = slices.Contains(*step.Unreachable, m.Name)
+		}
+		if step.Unsynced != nil {
+			m.Unsynced = slices.Contains(*step.Unsynced, m.Name)
+		}
+		ready, wanted, partly := strings.Cut(step.Ready[m.Name], " of ")
+		for i := range m.Services {
+			if n, err := strconv.Atoi(ready); err == nil {
+				m.Services[i].Ready, m.Services[i].Wanted = n, n
+			}
+			if n, err := strconv.Atoi(wanted); partly && err == nil {
+				m.Services[i].Wanted = n
+			}
+		}
+	}
+}
+
 func (m *storyMember) member() federation.Member {
 	out := federation.Member{Name: m.Name, Region: m.Region, Zone: m.Zone, GatewayClassName: "istio", TrustDomain: "cluster.local",
 		Reachable: !m.Unreachable, Synced: !m.Unsynced}
@@ -172,11 +230,12 @@ func (m *storyMember) member() federation.Member {
 	return out
 }
 
-// storyTime is when every story takes place.
+// storyTime is when every story begins.
 var storyTime = time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
 
 func (s *story) overrides() federation.Overrides {
-	return federation.OverridesInForce(s.words, storyTime)
+	said := slices.DeleteFunc(slices.Clone(s.words), func(o *v1alpha1.TrafficOverride) bool { return o.CreationTimestamp.After(s.now) })
+	return federation.OverridesInForce(said, s.now)
 }
 
 // services gathers every service that some member has, some route names or the hub remembers.
@@ -248,6 +307,7 @@ func (m *storyMember) service(key federation.ServiceKey, routeNamespaces []strin
 			continue
 		}
 		out.Exported, out.ReadyEndpoints, out.Open = !svc.Private, svc.Ready, true
+		out.Endpoints = m.endpoints[svc.Name]
 		out.Created, _ = time.Parse(time.DateOnly, cmp.Or(svc.Created, "2026-01-01"))
 		if !svc.Missing {
 			out.Service = svc.object()
@@ -340,7 +400,7 @@ func confirm(route *gatewayv1.HTTPRoute) {
 
 func (s *story) route(route *gatewayv1.HTTPRoute) federation.RouteSnapshot {
 	services := s.services()
-	snapshot := federation.RouteSnapshot{Route: route, Services: services, Policies: s.policies, Grants: s.grants, Overrides: s.overrides()}
+	snapshot := federation.RouteSnapshot{Route: route, Services: services, Policies: s.policies, Grants: s.grants, Overrides: s.overrides(), Now: s.now}
 	for _, ref := range route.Spec.ParentRefs {
 		for _, g := range s.gateways {
 			namespace := route.Namespace
@@ -481,7 +541,7 @@ func (s *story) exists(t federation.Target) bool {
 // overrideStatus is what is said of an override once every member has confirmed what was planned.
 func (s *story) overrideStatus(t *testing.T, o *v1alpha1.TrafficOverride) v1alpha1.TrafficOverrideStatus {
 	t.Helper()
-	snapshot := federation.OverrideSnapshot{Override: o, All: s.words, Now: storyTime}
+	snapshot := federation.OverrideSnapshot{Override: o, All: s.words, Now: s.now}
 	for _, m := range s.members {
 		snapshot.Members = append(snapshot.Members, m.Name)
 	}

@@ -33,6 +33,9 @@ func (s *story) tell(t *testing.T) []byte {
 	if len(show) == 0 {
 		show = []string{"plan"}
 	}
+	if len(s.steps) > 0 {
+		return s.tellInTime(t, &out)
+	}
 	for round := range max(1, s.head.Rounds) {
 		if s.head.Rounds > 0 {
 			fmt.Fprintf(&out, "--- # round %d\n", round+1)
@@ -42,6 +45,35 @@ func (s *story) tell(t *testing.T) []byte {
 				out.WriteString("---\n")
 			}
 			s.show(t, what, &out)
+		}
+		s.settle(t)
+	}
+	return out.Bytes()
+}
+
+// tellInTime tells what is planned at the beginning and after each step, each member having taken over what was planned
+// before.
+func (s *story) tellInTime(t *testing.T, out *bytes.Buffer) []byte {
+	t.Helper()
+	for i := range len(s.steps) + 1 {
+		if i > 0 {
+			s.happen(t, s.steps[i-1])
+			fmt.Fprintf(out, "--- # after %s: %s\n", s.now.Sub(storyTime), s.steps[i-1].What)
+		}
+		s.count()
+		for _, r := range s.routes {
+			snapshot := s.prepared(t, r)
+			plan := federation.PlanRoute(snapshot)
+			report := federation.ReportRoute(snapshot, plan, nil)
+			for _, c := range report.Conditions {
+				if c.Type == v1alpha1.RouteTrafficShifted {
+					block(out, "route "+r.Namespace+"/"+r.Name, []string{conditionWords(c)})
+				}
+			}
+			s.writePlans(out, report)
+			if plan.WakeAfter > 0 {
+				fmt.Fprintf(out, "again after: %s\n", plan.WakeAfter)
+			}
 		}
 		s.settle(t)
 	}
@@ -184,6 +216,10 @@ func (s *story) plan(t *testing.T, route *gatewayv1.HTTPRoute, out *bytes.Buffer
 		}
 	}
 	block(out, "route "+route.Namespace+"/"+route.Name, lines)
+	s.writePlans(out, report)
+}
+
+func (s *story) writePlans(out *bytes.Buffer, report federation.RouteReport) {
 	// Members for which the same was decided are told of once.
 	var told []string
 	same := map[string][]string{}

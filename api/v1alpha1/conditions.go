@@ -137,6 +137,7 @@ const (
 	ShiftUndrained      = "Undrained"
 	ShiftDegraded       = "Degraded"
 	ShiftFailedBack     = "FailedBack"
+	ShiftReturning      = "Returning"
 	ShiftWeightsChanged = "WeightsChanged"
 )
 

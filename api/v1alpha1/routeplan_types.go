@@ -127,8 +127,11 @@ type BackendHealth struct {
 	Phase HealthPhase `json:"phase"`
 	// Percent of its part that it may take, from 0 to 100.
 	Percent int32 `json:"percent"`
-	// Since is when it came to take that, or, while Holding, since when it has been well.
+	// Since is when it came to take that.
 	Since metav1.MicroTime `json:"since"`
+	// Well is since when it could take more, while Holding.
+	// +optional
+	Well *metav1.MicroTime `json:"well,omitempty"`
 	// Returns is how often it has returned since it was last well for long: each doubles the next hold.
 	// +optional
 	Returns int32 `json:"returns,omitempty"`

@@ -144,7 +144,8 @@ func failoverScenes(b before) []scene {
 	}, {
 		title: "The pods return",
 		do:    scale(b.replicas), restores: true,
-		expect:  "With the first ready pod eks has its share again. A weight that is in the proxy before the new endpoints are costs some requests a 503.",
+		expect: "Nothing leaves late, and nothing returns in a hurry: eks has to be well for two seconds before it has half of its share, and two seconds " +
+			"later all of it. That is what the example's policy says; by default it is fifteen seconds and three steps. One that flaps waits twice as long each time.",
 		decided: b.planned,
 		awaits:  "answers as the policy says, none failed", seen: b.asIntended,
 	}}
