@@ -147,9 +147,9 @@ func (s ProbeSnapshot) chosen() (probeUse, bool) {
 		if route.Route.DeletionTimestamp != nil || planner.imports[s.Key] == nil {
 			continue
 		}
-		for i, rule := range route.Route.Spec.Rules {
+		for _, rule := range route.Route.Spec.Rules {
 			for _, b := range rule.BackendRefs {
-				if use, ok := s.useOf(planner, RuleName(rule, i), rule, b); ok {
+				if use, ok := s.useOf(planner, rule, b); ok {
 					return use, true
 				}
 			}
@@ -158,7 +158,7 @@ func (s ProbeSnapshot) chosen() (probeUse, bool) {
 	return probeUse{}, false
 }
 
-func (s ProbeSnapshot) useOf(planner routePlanner, ruleName string, rule gatewayv1.HTTPRouteRule, b gatewayv1.HTTPBackendRef) (probeUse, bool) {
+func (s ProbeSnapshot) useOf(planner routePlanner, rule gatewayv1.HTTPRouteRule, b gatewayv1.HTTPBackendRef) (probeUse, bool) {
 	key, isImport := ImportKey(b.BackendObjectReference, planner.Route.Namespace)
 	if !isImport || key != s.Key {
 		return probeUse{}, false
