@@ -6,6 +6,7 @@
 //	gather_*.go   caches and hub objects -> a snapshot
 //	fanout.go     a plan -> the members' own queues, and how far each has come
 //	report_*.go   what was decided -> status, RoutePlans, Events, metrics
+//	prober.go     looks at services over the network (look.go), remembered for the next snapshot
 //	watches.go    a changed object in a member -> the key that it concerns
 //
 // Implementation considerations: a reconciler never waits for a member. What it submits is written by the

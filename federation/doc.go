@@ -12,6 +12,9 @@
 //	member.go       what is known of a member cluster
 //	export.go       exports merge into an import (KEP-1645)
 //	verdict.go      is a service fit in a cluster: an ordered list of checks
+//	look.go         looks from one side become a sight
+//	guard.go        how much may be taken out on suspicion
+//	probe.go        how an import is looked at: routes in members, and requests (probed.go: what is said of it)
 //	policy.go       which policy holds for a backend (GEP-713, GEP-2649)
 //	split.go        a distribution over clusters becomes shares, and shares become weights
 //	resolve.go      which import and port a reference means
