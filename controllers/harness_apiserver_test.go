@@ -411,7 +411,13 @@ func (a *app) export(member string) {
 // endpoints writes the slice that kube-controller-manager would, with so many ready endpoints.
 func (a *app) endpoints(member string, ready int) {
 	a.t.Helper()
-	port, yes := int32(5000), true
+	a.partly(member, ready, ready)
+}
+
+// partly writes the slice with so many endpoints, of which so many are ready.
+func (a *app) partly(member string, ready, wanted int) {
+	a.t.Helper()
+	port := int32(5000)
 	slice := &discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: a.namespace, Name: "helloworld-x",
 		Labels: map[string]string{discoveryv1.LabelServiceName: "helloworld"}}, AddressType: discoveryv1.AddressTypeIPv4,
 		Ports: []discoveryv1.EndpointPort{{Port: &port}}}
@@ -419,9 +425,9 @@ func (a *app) endpoints(member string, ready int) {
 	key := client.ObjectKeyFromObject(slice)
 	err := c.Get(a.t.Context(), key, slice)
 	slice.Endpoints = nil
-	for i := range ready {
+	for i := range wanted {
 		slice.Endpoints = append(slice.Endpoints, discoveryv1.Endpoint{Addresses: []string{fmt.Sprintf("10.0.0.%d", i+1)},
-			Conditions: discoveryv1.EndpointConditions{Ready: &yes}})
+			Conditions: discoveryv1.EndpointConditions{Ready: new(i < ready)}})
 	}
 	if err == nil {
 		require.NoError(a.t, c.Update(a.t.Context(), slice))

@@ -526,7 +526,7 @@ func TestFlappingIsBounded(t *testing.T) {
 func TestEverySchedule(t *testing.T) {
 	length := 2
 	if searchDeeper() {
-		length = 4
+		length = 3
 	}
 	back := happens{"c0 goes and is back", func(t require.TestingT, s *simulation) {
 		s.members[0].ready = 0
