@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -45,7 +46,13 @@ func TestProbes(t *testing.T) {
 		}
 		return nil
 	})
-	require.Contains(t, plannedFor(t, "gke", "eks").Message, "from the hub: 500; through gke: 500")
+	labtest.Eventually(t, func() error {
+		// What was decided is said a moment after it is done.
+		if b := plannedFor(t, "gke", "eks"); !strings.Contains(b.Message, "from the hub: 500; through gke: 500") {
+			return fmt.Errorf("said: %+v", b)
+		}
+		return nil
+	})
 	tellPods(t, "eks", "well")
 	labtest.ExpectWeights(t, "helloworld", labtest.Everywhere(80, 20))
 	labtest.Eventually(t, func() error {
