@@ -36,6 +36,8 @@ func TestWhatIsInstalledIsAccepted(t *testing.T) {
 	apply(t, hub, "samples/trafficdistributionpolicy-weighted.yaml")
 	apply(t, hub, "samples/trafficdistributionpolicy-local.yaml")
 	apply(t, hub, "samples/trafficdistributionpolicy-priority.yaml")
+	apply(t, hub, "samples/trafficdistributionpolicy-failback.yaml")
+	apply(t, hub, "samples/trafficoverride-failback.yaml")
 	apply(t, hub, "samples/trafficoverride-drain.yaml")
 	apply(t, hub, "samples/trafficoverride-pin.yaml")
 	apply(t, hub, "samples/membercluster.yaml")
