@@ -30,8 +30,11 @@ func lookAt(address, cluster string, probe *v1alpha1.Probe) lookRequest {
 		Member: "eks", Cluster: cluster, Address: address, Host: "example.com", Path: "/.isthmus/probe/sample/helloworld/" + cluster}}
 }
 
+// long is what a slow machine needs.
+const long gatewayv1.Duration = "1m"
+
 func httpProbe() *v1alpha1.Probe {
-	return &v1alpha1.Probe{HTTP: &v1alpha1.HTTPProbe{Path: "/healthz"}, Timeout: gatewayv1.Duration("2s")}
+	return &v1alpha1.Probe{HTTP: &v1alpha1.HTTPProbe{Path: "/healthz"}, Interval: long, Timeout: long}
 }
 
 // gatewayOf answers as the probe route of eks does, stamped by who serves.
@@ -102,7 +105,7 @@ func TestSilenceIsSaidInAWordOrTwo(t *testing.T) {
 	closed := httptest.NewServer(nil)
 	address := closed.Listener.Addr().String()
 	closed.Close()
-	for name, probe := range map[string]*v1alpha1.Probe{"http": httpProbe(), "grpc": {GRPC: &v1alpha1.GRPCProbe{}, Timeout: "2s"}} {
+	for name, probe := range map[string]*v1alpha1.Probe{"http": httpProbe(), "grpc": {GRPC: &v1alpha1.GRPCProbe{}, Interval: long, Timeout: long}} {
 		look := lookOut(t.Context(), lookAt(address, "eks", probe))
 		require.Equal(t, federation.LookSilent, look.Result, name)
 		require.NotContains(t, look.Said, address)
@@ -139,7 +142,7 @@ func healthServer(t *testing.T, answer grpc_health_v1.HealthCheckResponse_Servin
 }
 
 func TestLookByGRPC(t *testing.T) {
-	probe := &v1alpha1.Probe{GRPC: &v1alpha1.GRPCProbe{Service: "hello"}, Timeout: "2s"}
+	probe := &v1alpha1.Probe{GRPC: &v1alpha1.GRPCProbe{Service: "hello"}, Interval: long, Timeout: long}
 	tests := map[string]struct {
 		answer grpc_health_v1.HealthCheckResponse_ServingStatus
 		marked bool
