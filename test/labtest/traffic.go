@@ -63,6 +63,7 @@ func (c *Tally) String() string {
 // Requester sends requests for one host at one member's gateway.
 type Requester struct {
 	client     http.Client
+	method     string
 	url, host  string
 	serverName *regexp.Regexp
 }
@@ -86,13 +87,19 @@ func newRequester(t testing.TB, member, path, host string, server *regexp.Regexp
 	t.Helper()
 	var base string
 	Eventually(t, func() (err error) { base, err = Lab.GatewayURL(member); return err })
-	return &Requester{url: base + path, host: host, serverName: server,
+	return &Requester{method: http.MethodGet, url: base + path, host: host, serverName: server,
 		client: http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 16}}}
+}
+
+// By sends requests of another method than GET.
+func (r *Requester) By(method string) *Requester {
+	r.method = method
+	return r
 }
 
 // Send makes one request and says which cluster answered.
 func (r *Requester) Send(ctx context.Context) (string, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.url, nil)
+	req, err := http.NewRequestWithContext(ctx, r.method, r.url, nil)
 	if err != nil {
 		return "", err
 	}

@@ -2,7 +2,7 @@
 
 // The lab's helloworld: an answer says which version, which cluster and which pod it came from.
 //
-//	GET  /hello            Hello version: v1, cluster: eks, instance: helloworld-v1-…
+//	GET, POST /hello       Hello version: v1, cluster: eks, instance: helloworld-v1-…
 //	GET  /healthz          200 while ready, 503 otherwise
 //	GET  /status           200 while well, 500 otherwise; readiness says nothing of it
 //	POST /control/unready  /control/ready  /control/sick  /control/well  /control/crash   for tests
@@ -70,7 +70,9 @@ func newApp(env func(string) string, exit func(int)) *app {
 
 func (a *app) handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /hello", func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprint(w, a.greeting) })
+	for _, method := range []string{http.MethodGet, http.MethodPost} {
+		mux.HandleFunc(method+" /hello", func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprint(w, a.greeting) })
+	}
 	mux.HandleFunc("GET /healthz", a.health)
 	mux.HandleFunc("GET /status", a.status)
 	mux.HandleFunc("POST /control/sick", func(http.ResponseWriter, *http.Request) { a.sick.Store(true) })
