@@ -181,6 +181,7 @@ func TestLosingAnAPIServerMovesNothing(t *testing.T) {
 	a := newApp(t, set, "eks", "gke")
 	a.policy(weight("eks", 80), weight("gke", 20))
 	a.expectWeights("gke", split(80, 20))
+	a.expectHome("gke")
 	a.routeCondition(v1alpha1.RouteProgrammed, metav1.ConditionTrue, v1alpha1.ReasonProgrammed)
 	before := a.observed("gke")
 	set.members["eks"].proxy.setCut(true)
@@ -198,6 +199,20 @@ func TestLosingAnAPIServerMovesNothing(t *testing.T) {
 	a.policy(weight("eks", 80), weight("gke", 20))
 	a.expectWeights("gke", split(80, 20))
 	require.Equal(t, before.Spec, a.observed("gke").Spec)
+}
+
+// expectHome waits until a member's route names its own share by the home host: it begins with the Service itself.
+func (a *app) expectHome(member string) {
+	a.t.Helper()
+	home := federation.HomeHost(federation.ServiceKey{Namespace: a.namespace, Name: "helloworld"}, member)
+	eventually(a.t, func() error {
+		for _, b := range a.observed(member).Spec.Rules[0].BackendRefs {
+			if string(b.Name) == home {
+				return nil
+			}
+		}
+		return fmt.Errorf("the route in %s does not name %s yet", member, home)
+	})
 }
 
 func (a *app) observed(member string) *gatewayv1.HTTPRoute {
