@@ -88,15 +88,16 @@ func hasLab(folder string) bool {
 
 // begin starts a place and runs the command there.
 func (p place) begin(cmd *cobra.Command, folder string) error {
-	if cmd.Name() != "down" {
-		noMesh, err := cmd.Flags().GetBool("no-mesh")
-		if err := lab.Fetch(cmd.Context(), cmd.OutOrStdout(), err != nil || !noMesh); err != nil {
-			return err
-		}
-	}
+	// Before the tools are built: a kernel that allows no such place says so at once, and not after twenty minutes.
 	h, err := rootless.Start(folder)
 	if err != nil {
 		return err
+	}
+	if cmd.Name() != "down" {
+		noMesh, err := cmd.Flags().GetBool("no-mesh")
+		if err := lab.Fetch(cmd.Context(), cmd.OutOrStdout(), err != nil || !noMesh); err != nil {
+			return errors.Join(err, h.End(folder))
+		}
 	}
 	if err := p.there(cmd, folder, h); err != nil {
 		if !hasLab(folder) {
