@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -49,7 +50,7 @@ type desk struct {
 	*Sender
 	hub    client.Client
 	events *events.FakeRecorder
-	posts  []string // "<target> <summary>"
+	all    []string // "<target> <summary>"
 }
 
 // newDesk has to be called in a bubble of synctest.
@@ -77,7 +78,7 @@ func newDesk(t *testing.T, answer func(target string, attempt int) error, secret
 		if err := e.DataAs(&a); err != nil {
 			return err
 		}
-		d.posts = append(d.posts, target.name+" "+a.Summary)
+		d.all = append(d.all, target.name+" "+a.Summary)
 		return nil
 	}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -85,6 +86,13 @@ func newDesk(t *testing.T, answer func(target string, attempt int) error, secret
 	go func() { ended <- d.Start(ctx) }()
 	t.Cleanup(func() { cancel(); require.NoError(t, <-ended) })
 	return d
+}
+
+// posts are the messages that were taken.
+func (d *desk) posts() []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Clone(d.all)
 }
 
 func taken(string, int) error { return nil }
@@ -98,7 +106,7 @@ func TestMembersOfOneMomentAreOneMessage(t *testing.T) {
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		require.Equal(t, []string{"a HTTPRoute sample/shop: FailedOver: requests that enter eks: y, before: x; requests that enter gke: y, before: x " +
-			"(sample/shop in gke: no endpoint is ready)"}, d.posts)
+			"(sample/shop in gke: no endpoint is ready)"}, d.posts())
 	})
 }
 
@@ -113,12 +121,12 @@ func TestADeadWebhookDelaysNoOther(t *testing.T) {
 		d.Raise(shifted("eks", "x", "y"))
 		time.Sleep(2 * gatherFor)
 		synctest.Wait()
-		require.Len(t, d.posts, 1)
-		require.True(t, strings.HasPrefix(d.posts[0], "well "))
+		require.Len(t, d.posts(), 1)
+		require.True(t, strings.HasPrefix(d.posts()[0], "well "))
 		require.Contains(t, <-d.events.Events, "WebhookFailed")
 		time.Sleep(15 * time.Second) // 1 + 2 + 4 + 8
 		synctest.Wait()
-		require.Len(t, d.posts, 2)
+		require.Len(t, d.posts(), 2)
 		require.Contains(t, <-d.events.Events, "WebhookDelivered")
 		require.Empty(t, d.events.Events, "once for each turn, not for each attempt")
 		require.InDelta(t, 1, testutil.ToFloat64(d.metrics.results.WithLabelValues("dead", resultDelivered)), 0)
@@ -138,8 +146,8 @@ func TestWhatIsRefusedIsNotRepeatedAndHoldsUpNothing(t *testing.T) {
 		d.Raise(shifted("eks", "y", "z"))
 		time.Sleep(2 * gatherFor)
 		synctest.Wait()
-		require.Len(t, d.posts, 1)
-		require.Contains(t, d.posts[0], "z, before: y")
+		require.Len(t, d.posts(), 1)
+		require.Contains(t, d.posts()[0], "z, before: y")
 		require.InDelta(t, 1, testutil.ToFloat64(d.metrics.results.WithLabelValues("a", resultRefused)), 0)
 	})
 }
@@ -163,8 +171,8 @@ func TestOnlySoManyWaitAndTheNewestStay(t *testing.T) {
 		d.mu.Unlock()
 		time.Sleep(2 * lastPause)
 		synctest.Wait()
-		require.Len(t, d.posts, maxWaiting)
-		require.Contains(t, d.posts[maxWaiting-1], fmt.Sprintf("requests that enter eks: %d,", maxWaiting+4))
+		require.Len(t, d.posts(), maxWaiting)
+		require.Contains(t, d.posts()[maxWaiting-1], fmt.Sprintf("requests that enter eks: %d,", maxWaiting+4))
 		require.InDelta(t, 5, testutil.ToFloat64(d.metrics.results.WithLabelValues("a", resultDropped)), 0)
 	})
 }
@@ -189,6 +197,8 @@ func TestADeletedWebhookEndsItsLine(t *testing.T) {
 		require.NoError(t, d.hub.Delete(t.Context(), secret))
 		time.Sleep(2 * lastPause)
 		synctest.Wait()
+		d.mu.Lock()
+		defer d.mu.Unlock()
 		require.Empty(t, d.lines)
 	})
 }
@@ -201,8 +211,8 @@ func TestAWebhookIsToldOnlyWhatItWants(t *testing.T) {
 		d.Ready(ready)
 		time.Sleep(2 * gatherFor)
 		synctest.Wait()
-		require.Len(t, d.posts, 2)
-		require.ElementsMatch(t, []string{"some", "new"}, []string{strings.Fields(d.posts[0])[0], strings.Fields(d.posts[1])[0]})
+		require.Len(t, d.posts(), 2)
+		require.ElementsMatch(t, []string{"some", "new"}, []string{strings.Fields(d.posts()[0])[0], strings.Fields(d.posts()[1])[0]})
 	})
 }
 
