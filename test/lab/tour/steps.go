@@ -136,8 +136,8 @@ func failoverScenes(b before) []scene {
 	return []scene{{
 		title: "All pods of eks go",
 		do:    scale(0), undo: scale(b.replicas),
-		expect: "The last ready pod goes and the hub gives all weight to gke, in both members. Requests that meet eks's Service after the pod went and " +
-			"before the new weight is in the proxy are answered 503: they are counted below, as they are.",
+		expect: "The last ready pod goes and the hub gives all weight to gke, in both members. Until the new weight is in the proxy, the proxy by " +
+			"itself sends on to gke what finds no pod in eks. What fails is counted below, as it is.",
 		decided: func(o Observation) bool { return o.Everywhere("eks", 0) },
 		awaits:  "all answers by gke, none failed",
 		seen:    func(f Figures, _ Observation) bool { return f.Cluster("eks").Rate == 0 && f.Failed.Rate == 0 },
@@ -178,9 +178,9 @@ func partitionScenes(b before) []scene {
 	return []scene{{
 		title: "gke is cut off",
 		do:    b.fault("partition", "gke"), undo: b.fault("heal", "gke"),
-		expect: "Nothing refuses: packets just vanish. Losing an API server moves no weight, since it is not losing the traffic; and Isthmus does not look " +
-			"at a cluster from outside yet. So requests that are to cross to gke hang, and fail here after two seconds, as long as the cut lasts. Requests " +
-			"that stay in eks do not notice.",
+		expect: "Nothing refuses: packets just vanish. Pings between the gateways notice within two seconds, and the proxy of eks then serves gke's share in " +
+			"eks, at once but for a second's wait each time that it tries gke again. The weights stay: losing an API server is not losing the " +
+			"traffic, and the example has no probe. examples/health has one.",
 		awaits: "the hub knows that it lost gke",
 		seen: func(_ Figures, o Observation) bool {
 			return len(o.Members) > 0 && !o.Member("gke").Connected
@@ -188,7 +188,7 @@ func partitionScenes(b before) []scene {
 	}, {
 		title: "gke is joined again",
 		do:    b.fault("heal", "gke"), restores: true,
-		expect: "The hub is connected again within seconds. Connections that were cut lie still until TCP tries again, which may take longer than the cut did.",
+		expect: "The hub is connected again within seconds, and gke has its share back as soon as the proxy's next try succeeds.",
 		awaits: "gke connected, and back with its share",
 		seen: func(f Figures, o Observation) bool {
 			return o.Member("gke").Connected && b.asIntended(f, o)
