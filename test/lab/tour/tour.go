@@ -88,7 +88,7 @@ func (t *tour) walk(ctx context.Context, steps []Step) (err error) {
 
 func (t *tour) hint() string {
 	if t.auto {
-		return "goes on by itself   q: end, put all back"
+		return "by itself   q: end, put all back"
 	}
 	return "Enter: next   q: end, put all back"
 }
