@@ -31,13 +31,9 @@ type webhookReconciler struct {
 }
 
 func (r *webhookReconciler) setup(mgr ctrl.Manager) error {
-	labelled := predicate.NewPredicateFuncs(func(o client.Object) bool {
-		_, is := o.GetLabels()[v1alpha1.LabelAlertWebhook]
-		return is && o.GetNamespace() == v1alpha1.SystemNamespace
-	})
 	r.started = time.Now()
 	return ctrl.NewControllerManagedBy(mgr).Named("alert-webhook").WithOptions(controller.Options{MaxConcurrentReconciles: 1}).
-		For(&corev1.Secret{}, builder.WithPredicates(labelled)).Complete(r)
+		For(&corev1.Secret{}, builder.WithPredicates(predicate.NewPredicateFuncs(alert.IsWebhook))).Complete(r)
 }
 
 // Reconcile looks at one web hook.

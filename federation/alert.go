@@ -50,6 +50,14 @@ type Move struct {
 	After  string `json:"after"`
 }
 
+func (m Move) String() string {
+	text := fmt.Sprintf("requests that enter %s: %s", m.Member, m.After)
+	if m.Before != "" {
+		text += ", before: " + m.Before
+	}
+	return text
+}
+
 // Severities of an Alert.
 const (
 	SeverityInfo    = "info"
@@ -85,7 +93,7 @@ func RouteAlerts(namespace, name string, shifts []Shift) []Alert {
 			a = &Alert{Reason: s.Reason, Severity: severity, Object: AlertObject{"HTTPRoute", namespace, name}}
 			byReason[s.Reason] = a
 		}
-		a.Moved = append(a.Moved, Move{s.Member, s.Before, s.After})
+		a.Moved = append(a.Moved, s.move())
 		a.Seen = append(a.Seen, s.Seen...)
 	}
 	out := make([]Alert, 0, len(byReason))
@@ -156,20 +164,13 @@ func (a Alert) tidied() Alert {
 	a.Seen = slices.Compact(a.Seen)
 	var moved, why []string
 	for _, m := range a.Moved {
-		text := fmt.Sprintf("requests that enter %s: %s", m.Member, m.After)
-		if m.Before != "" {
-			text += ", before: " + m.Before
-		}
-		moved = append(moved, text)
+		moved = append(moved, m.String())
 	}
 	for _, o := range a.Seen {
 		if line := strings.TrimPrefix(o.Import+" in "+o.Cluster+": "+o.Message, " in "); !slices.Contains(why, line) {
 			why = append(why, line)
 		}
 	}
-	a.Summary = fmt.Sprintf("%s: %s: %s", a.Object, a.Reason, strings.Join(moved, "; "))
-	if len(why) > 0 {
-		a.Summary += " (" + strings.Join(why, "; ") + ")"
-	}
+	a.Summary = fmt.Sprintf("%s: %s: %s", a.Object, a.Reason, strings.Join(moved, "; ")) + inBrackets(why)
 	return a
 }

@@ -3,7 +3,6 @@
 package federation
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 
@@ -42,10 +41,6 @@ func ShiftOf(was, is v1alpha1.RoutePlanStatus) (Shift, bool) {
 
 // Explain says in a line what moved in the member and why.
 func (s Shift) Explain() string {
-	text := fmt.Sprintf("requests that enter %s: %s", s.Member, s.After)
-	if s.Before != "" {
-		text += ", before: " + s.Before
-	}
 	var why []string
 	for _, o := range s.Seen {
 		line := strings.TrimSpace(o.Cluster + ": " + o.Message)
@@ -53,10 +48,17 @@ func (s Shift) Explain() string {
 			why = append(why, line)
 		}
 	}
-	if len(why) > 0 {
-		text += " (" + strings.Join(why, "; ") + ")"
+	return s.move().String() + inBrackets(why)
+}
+
+func (s Shift) move() Move { return Move{s.Member, s.Before, s.After} }
+
+// inBrackets are reasons behind what they explain; empty where there are none.
+func inBrackets(why []string) string {
+	if len(why) == 0 {
+		return ""
 	}
-	return text
+	return " (" + strings.Join(why, "; ") + ")"
 }
 
 // displacing are the reasons of shares that are not where the intent alone would put them.
@@ -105,26 +107,24 @@ func (o Observation) sameShare(other Observation) bool {
 
 // sharesWith are the shares that have one of the reasons, sorted and each once.
 func sharesWith(status v1alpha1.RoutePlanStatus, reasons ...string) []Observation {
-	var out []Observation
-	for _, rule := range status.Rules {
-		for _, b := range rule.Backends {
-			o := Observation{b.Import, b.Cluster, b.Verdict, b.Reason, b.Message}
-			if slices.Contains(reasons, b.Reason) && !slices.Contains(out, o) {
-				out = append(out, o)
-			}
-		}
-	}
-	slices.SortFunc(out, compareObservations)
-	return out
+	return sharesWhere(status, func(o Observation) bool { return slices.Contains(reasons, o.Reason) })
 }
 
 // observations are the shares that are displaced now, and as they are now those that were displaced before.
 func observations(was, is v1alpha1.RoutePlanStatus) []Observation {
-	out, before := sharesWith(is, displacing...), sharesWith(was, displacing...)
-	for _, rule := range is.Rules {
+	before := sharesWith(was, displacing...)
+	return sharesWhere(is, func(o Observation) bool {
+		return slices.Contains(displacing, o.Reason) || slices.ContainsFunc(before, o.sameShare)
+	})
+}
+
+// sharesWhere are the shares that are meant, sorted and each once.
+func sharesWhere(status v1alpha1.RoutePlanStatus, meant func(Observation) bool) []Observation {
+	var out []Observation
+	for _, rule := range status.Rules {
 		for _, b := range rule.Backends {
 			o := Observation{b.Import, b.Cluster, b.Verdict, b.Reason, b.Message}
-			if slices.ContainsFunc(before, o.sameShare) && !slices.Contains(out, o) {
+			if meant(o) && !slices.Contains(out, o) {
 				out = append(out, o)
 			}
 		}

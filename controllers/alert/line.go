@@ -92,7 +92,7 @@ func (s *Sender) work(ctx context.Context, name string, l *line) {
 func (s *Sender) deliver(ctx context.Context, name string, a raised) error {
 	secret := &corev1.Secret{}
 	err := s.Secrets.Get(ctx, types.NamespacedName{Namespace: v1alpha1.SystemNamespace, Name: name}, secret)
-	if apierrors.IsNotFound(err) || err == nil && !isWebhook(secret) {
+	if apierrors.IsNotFound(err) || err == nil && !IsWebhook(secret) {
 		return errGone
 	}
 	if err != nil {

@@ -23,6 +23,7 @@ import (
 
 	"golang.org/x/net/http/httpguts"
 	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"isthmus.dev/isthmus/api/v1alpha1"
 	"isthmus.dev/isthmus/federation"
@@ -140,8 +141,8 @@ func parseReasons(text string) ([]string, error) {
 	return out, nil
 }
 
-// isWebhook tells whether a Secret is one: the label counts, whatever its value.
-func isWebhook(secret *corev1.Secret) bool {
-	_, labelled := secret.Labels[v1alpha1.LabelAlertWebhook]
-	return labelled
+// IsWebhook tells whether a Secret is one: the label counts, whatever its value.
+func IsWebhook(secret client.Object) bool {
+	_, labelled := secret.GetLabels()[v1alpha1.LabelAlertWebhook]
+	return labelled && secret.GetNamespace() == v1alpha1.SystemNamespace
 }
