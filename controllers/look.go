@@ -139,7 +139,7 @@ func (r lookRequest) read(a answer) federation.Look {
 	case a.expected && a.server == r.Cluster:
 		return federation.Look{Result: federation.LookOK, Said: a.said}
 	case a.server != "" && a.server != r.Cluster:
-		return federation.Look{Result: federation.LookFailed, Said: "answered by " + a.server + " instead"}
+		return federation.Look{Result: federation.LookFailed, Said: "answered by " + a.server + " instead, to which its proxy spills"}
 	case a.expected:
 		return federation.Look{Result: federation.LookFailed, Said: a.said + ", and not said by whom"}
 	}

@@ -60,7 +60,7 @@ func TestLookByHTTP(t *testing.T) {
 		"served by the other":             {gatewayOf(204, "gke"), "gke", federation.Look{Result: federation.LookOK, Said: "204"}},
 		"an error":                        {gatewayOf(500, "eks"), "eks", federation.Look{Result: federation.LookFailed, Said: "500"}},
 		"a redirect is not followed":      {gatewayOf(302, "eks"), "eks", federation.Look{Result: federation.LookFailed, Said: "302"}},
-		"the proxy went elsewhere":        {gatewayOf(200, "eks"), "gke", federation.Look{Result: federation.LookFailed, Said: "answered by eks instead"}},
+		"the proxy went elsewhere":        {gatewayOf(200, "eks"), "gke", federation.Look{Result: federation.LookFailed, Said: "answered by eks instead, to which its proxy spills"}},
 		"not said by whom":                {gatewayOf(200, ""), "eks", federation.Look{Result: federation.LookFailed, Said: "200, and not said by whom"}},
 		"an error of the gateway itself":  {gatewayOf(503, ""), "gke", federation.Look{Result: federation.LookFailed, Said: "503"}},
 		"the probe's route is not there":  {http.NotFound, "eks", federation.Look{Result: federation.LookVoid, Said: "404, not by the probe's route"}},

@@ -270,7 +270,7 @@ func (s routePlanner) expandRule(m RouteMember, index int) expandedRule {
 	}
 	weigh(slots)
 	for _, e := range fitSlots(slots) {
-		out.refs = append(out.refs, e.ref)
+		out.refs = append(out.refs, withoutStamps(e.ref))
 		out.planned.Backends = append(out.planned.Backends, e.planned)
 	}
 	for _, e := range slots {

@@ -68,7 +68,17 @@ func TestProbes(t *testing.T) {
 	expectRouteCondition(t, v1alpha1.RouteProbed, metav1.ConditionFalse, v1alpha1.ReasonHubLinkBad)
 	labtest.ExpectWeights(t, "helloworld", labtest.Everywhere(80, 20))
 	require.Equal(t, before, contents(t, "gke"), "something was written in gke")
+
+	// Cut off from gke as well, requests for eks are answered all the same, since gke's proxy spills: that is no recovery.
+	require.NoError(t, labtest.Lab.Partition(ctx, "gke", "eks"))
+	labtest.Eventually(t, func() error {
+		if b := plannedFor(t, "gke", "eks"); b.Weight != 0 || !strings.Contains(b.Message, "through gke: answered by gke instead, to which its proxy spills") {
+			return fmt.Errorf("said: %+v", b)
+		}
+		return nil
+	})
 	require.NoError(t, labtest.Lab.Heal(ctx))
+	labtest.ExpectWeights(t, "helloworld", labtest.Everywhere(80, 20))
 	expectRouteCondition(t, v1alpha1.RouteProbed, metav1.ConditionTrue, v1alpha1.ReasonProbed)
 }
 

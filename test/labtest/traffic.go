@@ -113,6 +113,11 @@ func (r *Requester) Send(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	for name := range resp.Header {
+		if strings.HasPrefix(name, "X-Isthmus-") {
+			return "", fmt.Errorf("the answer carries the header %s, which only gateways are to see", name)
+		}
+	}
 	match := r.serverName.FindSubmatch(body)
 	if resp.StatusCode != http.StatusOK || match == nil {
 		return "", fmt.Errorf("status %d", resp.StatusCode)
