@@ -17,9 +17,9 @@ import (
 	"isthmus.dev/isthmus/federation"
 )
 
-// looksAtOnce bounds the looks under way at one cluster. Each cluster has workers of its own, so that one that answers
+// looksAtOnce bounds the services of one cluster that are looked at together. Each cluster has workers of its own, so that one that answers
 // nobody delays no look at another.
-const looksAtOnce = 8
+const looksAtOnce = 32
 
 // lookFunc makes one look. It returns when the context ends.
 type lookFunc func(context.Context, lookRequest) federation.Look
@@ -69,7 +69,9 @@ type probedPair struct {
 	inForce bool
 	doubted bool
 	turn    int
-	told    toldSignal
+	// took is how long the last good look of the hub's took.
+	took time.Duration
+	told toldSignal
 }
 
 // toldSignal is that part of a signal on which a finding depends.
@@ -277,131 +279,6 @@ func (p *prober) probedOver(gateway federation.NamespacedName) map[string][]fede
 		}
 	}
 	return over
-}
-
-// job is what one pass needs, taken under the lock.
-type job struct {
-	settings *probeSettings
-	target   federation.ProbeTarget
-	state    federation.ProbeState
-	inForce  bool
-	peer     *federation.ProbeRequest
-	// confirm is the request to the peer itself, by which a silent peer is told from a silent cluster.
-	confirm *federation.ProbeRequest
-}
-
-func (p *prober) job(key federation.ServiceKey, cluster string) (job, bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	service := p.services[key]
-	if service == nil || service.pairs[cluster] == nil {
-		return job{}, false
-	}
-	pair := service.pairs[cluster]
-	j := job{settings: service.settings, target: pair.target, state: pair.state, inForce: pair.inForce}
-	if n := len(pair.target.Peers); n > 0 {
-		// Another one each time, so that one bad link between two clusters does not speak for all.
-		peer := pair.target.Peers[pair.turn%n]
-		pair.turn++
-		j.peer = &peer
-		if other := service.pairs[peer.Member]; other != nil {
-			j.confirm = other.target.Direct
-		}
-	}
-	return j, true
-}
-
-// pass looks at one service in one cluster, and says when to look again; false when no more.
-//
-//	the hub's own look | last time | through a peer
-//	succeeds           | good      | not asked
-//	fails              | good      | asked then
-//	any                | bad       | asked at the same time
-//	cannot be made     |           | asked
-//
-// So a cluster that is well costs one request an interval, and one that is not at most three each quarter of it.
-func (p *prober) pass(ctx context.Context, key federation.ServiceKey, cluster string) (time.Duration, bool) {
-	j, wanted := p.job(key, cluster)
-	if !wanted {
-		return 0, false
-	}
-	hub, peer, began := federation.Look{Result: federation.LookVoid}, federation.Look{Result: federation.LookVoid}, p.clock.Now()
-	var wg sync.WaitGroup
-	together := j.state.Doubted() || j.state.Hub.Sight == federation.SeenIll || j.target.Direct == nil
-	if together {
-		wg.Go(func() { peer = p.askPeer(ctx, j) })
-	}
-	if j.target.Direct != nil {
-		hub = p.ask(ctx, j, j.target.Direct)
-		p.metrics.looked(key, cluster, "hub", hub)
-	}
-	wg.Wait()
-	if !together && (hub.Result == federation.LookFailed || hub.Result == federation.LookSilent) {
-		peer, together = p.askPeer(ctx, j), true
-	}
-	if together && j.peer != nil {
-		p.metrics.looked(key, cluster, "peer", peer)
-	}
-	again, wanted := p.record(ctx, key, cluster, j, hub, peer)
-	// From beginning to beginning: one who lets us wait is not asked more seldom.
-	return max(0, again-p.clock.Since(began)), wanted
-}
-
-func (p *prober) ask(ctx context.Context, j job, r *federation.ProbeRequest) federation.Look {
-	look := p.look(ctx, lookRequest{ProbeRequest: *r, probe: j.settings})
-	if look.Result == federation.LookVoid && j.inForce {
-		// The probe's route was there: whoever answers without it stands before a gateway that does not.
-		look.Result = federation.LookFailed
-	}
-	return look
-}
-
-// askPeer looks through another cluster. What is silent there says nothing unless that cluster's own gateway answers: else it
-// may be the hub that cannot be heard.
-func (p *prober) askPeer(ctx context.Context, j job) federation.Look {
-	if j.peer == nil {
-		return federation.Look{Result: federation.LookVoid}
-	}
-	look := p.look(ctx, lookRequest{ProbeRequest: *j.peer, probe: j.settings})
-	look.Said = "through " + j.peer.Member + ": " + look.Said
-	if look.Result != federation.LookSilent {
-		return look
-	}
-	if j.confirm == nil {
-		return federation.Look{Result: federation.LookVoid}
-	}
-	switch own := p.look(ctx, lookRequest{ProbeRequest: *j.confirm, probe: j.settings}); own.Result {
-	case federation.LookOK, federation.LookFailed:
-		return look
-	default:
-		return federation.Look{Result: federation.LookVoid}
-	}
-}
-
-// record takes in what a pass saw, and wakes whom it concerns.
-func (p *prober) record(ctx context.Context, key federation.ServiceKey, cluster string, j job, hub, peer federation.Look) (time.Duration, bool) {
-	p.mu.Lock()
-	service := p.services[key]
-	if ctx.Err() != nil || service == nil || service.pairs[cluster] == nil {
-		p.mu.Unlock()
-		return 0, false
-	}
-	pair, timing := service.pairs[cluster], service.settings.timing
-	if service.settings == j.settings {
-		pair.state = pair.state.StepPeer(peer, timing.Rise, timing.Fall).StepHub(hub, timing.Rise, timing.Fall)
-		pair.inForce = pair.inForce || hub.Result == federation.LookOK || hub.Result == federation.LookFailed
-		service.proven = service.proven || hub.Result == federation.LookOK || peer.Result == federation.LookOK
-	}
-	woken := p.count(key, service, cluster, pair)
-	again := p.spread(timing.Interval)
-	if pair.state.Hub.Unsettled() {
-		again /= 4
-	}
-	p.mu.Unlock()
-	for _, key := range woken {
-		p.changed(key)
-	}
-	return again, true
 }
 
 // count takes a pair's doubt into the sums, and says of which services something else is known now. It needs mu.

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -23,9 +24,13 @@ import (
 type network struct {
 	mu      sync.Mutex
 	answers map[[2]string]federation.Look
-	asked   map[[2]string]int
-	open    map[string]int
-	most    map[string]int
+	// refuses is whether silence is that of a host that refuses, which is known at once.
+	refuses bool
+	// takes is how long an answer takes.
+	takes time.Duration
+	asked map[[2]string]int
+	open  map[string]int
+	most  map[string]int
 }
 
 func (n *network) look(ctx context.Context, r lookRequest) federation.Look {
@@ -35,8 +40,10 @@ func (n *network) look(ctx context.Context, r lookRequest) federation.Look {
 	n.open[r.Member]++
 	n.most[r.Member] = max(n.most[r.Member], n.open[r.Member])
 	look, given := n.answers[key]
+	refuses := n.refuses
 	n.mu.Unlock()
-	if look.Result == federation.LookSilent {
+	time.Sleep(n.takes)
+	if look.Result == federation.LookSilent && !refuses {
 		select {
 		case <-ctx.Done():
 		case <-time.After(r.probe.timing.Timeout):
@@ -111,7 +118,7 @@ func TestProberWakesOnceWhenBothSidesSeeIll(t *testing.T) {
 		time.Sleep(time.Minute)
 		require.Equal(t, federation.Fit, judge(p, "eks", federation.Fit).Verdict)
 		require.Zero(t, n.count("gke", "eks"), "another cluster is asked while the hub sees well")
-		require.InDelta(t, 30, n.count("eks", "eks"), 3, "one look an interval")
+		require.InDelta(t, 60, n.count("eks", "eks"), 3, "one look an interval")
 		calm := wakes.Load()
 		time.Sleep(time.Minute)
 		require.Equal(t, calm, wakes.Load(), "looks that say nothing new wake nobody")
@@ -131,6 +138,34 @@ func TestProberWakesOnceWhenBothSidesSeeIll(t *testing.T) {
 		n.set("eks", "eks", federation.LookOK)
 		time.Sleep(10 * time.Second)
 		require.Equal(t, federation.Fit, judge(p, "eks", federation.Suspected).Verdict)
+	})
+}
+
+// A cluster that answers nobody is seen ill a timeout after the last of the looks that count began, by the hub and by others.
+func TestACutOffClusterIsSuspectedWithinThreeSeconds(t *testing.T) {
+	for offset := range 20 {
+		probing(t, func(t *testing.T, p *prober, n *network, _ *atomic.Int64) {
+			p.set(probedKey, probePlan("eks", "gke"), "token")
+			time.Sleep(10*time.Second + time.Duration(offset)*50*time.Millisecond)
+			n.set("eks", "eks", federation.LookSilent)
+			n.set("gke", "eks", federation.LookSilent)
+			time.Sleep(2800 * time.Millisecond)
+			require.Equal(t, federation.Suspected, judge(p, "eks", federation.Fit).Verdict, offset)
+			require.Equal(t, federation.Fit, judge(p, "gke", federation.Fit).Verdict)
+		})
+	}
+}
+
+// One that always answers late is not asked the more for it.
+func TestALateAnswerAsUsualBeginsNoOtherLook(t *testing.T) {
+	probing(t, func(t *testing.T, p *prober, n *network, _ *atomic.Int64) {
+		n.takes = 450 * time.Millisecond
+		p.set(probedKey, probePlan("eks", "gke"), "token")
+		time.Sleep(10 * time.Second)
+		before := n.count("eks", "eks")
+		time.Sleep(time.Minute)
+		require.InDelta(t, 60, n.count("eks", "eks")-before, 3)
+		require.LessOrEqual(t, n.count("gke", "eks"), 3)
 	})
 }
 
@@ -167,6 +202,39 @@ func TestProberMovesNothingWhenTheHubIsCutOff(t *testing.T) {
 			}
 			require.Equal(t, federation.Unknown, judge(p, "eks", federation.Fit).Verdict)
 		})
+	}
+}
+
+// When all are refused at once, none is suspected before it is known that it is all of them, even on the hub's word alone and
+// whoever's turn it is.
+func TestProberMovesNothingWhenAllRefuseTogether(t *testing.T) {
+	for _, refuses := range []bool{true, false} {
+		for seed := range uint64(50) {
+			probing(t, func(t *testing.T, p *prober, n *network, _ *atomic.Int64) {
+				r := rand.New(rand.NewPCG(seed, 0))
+				var mu sync.Mutex
+				p.spread = func(d time.Duration) time.Duration {
+					mu.Lock()
+					defer mu.Unlock()
+					return d - d/10 + time.Duration(r.Int64N(int64(d/5+1)))
+				}
+				plan := probePlan("aks", "eks", "gke")
+				plan.Probe.HubsWordIsEnough, n.refuses = true, refuses
+				p.set(probedKey, plan, "token")
+				time.Sleep(20 * time.Second)
+				for _, member := range []string{"aks", "eks", "gke"} {
+					for _, cluster := range []string{"aks", "eks", "gke"} {
+						n.set(member, cluster, federation.LookSilent)
+					}
+				}
+				for range 500 {
+					time.Sleep(10 * time.Millisecond)
+					for _, cluster := range []string{"aks", "eks", "gke"} {
+						require.NotEqual(t, federation.Suspected, judge(p, cluster, federation.Fit).Verdict, cluster)
+					}
+				}
+			})
+		}
 	}
 }
 
@@ -215,8 +283,8 @@ func TestASlowClusterDelaysNoLookAtAnother(t *testing.T) {
 			p.set(federation.ServiceKey{Namespace: "sample", Name: fmt.Sprint("s", i)}, probePlan("eks", "gke"), "token")
 		}
 		time.Sleep(time.Minute)
-		require.InDelta(t, 30*services, n.count("gke", "gke"), 5*services)
-		require.Equal(t, looksAtOnce, n.most["eks"])
+		require.InDelta(t, 60*services, n.count("gke", "gke"), 5*services)
+		require.LessOrEqual(t, n.most["eks"], 3*looksAtOnce)
 	})
 }
 

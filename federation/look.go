@@ -82,8 +82,8 @@ func (s Streak) Step(look Look, rise, fall int32) Streak {
 	return s
 }
 
-// doubted tells whether the newest look failed.
-func (s Streak) doubted() bool {
+// Doubted tells whether the newest look failed.
+func (s Streak) Doubted() bool {
 	switch s.Sight {
 	case SeenWell:
 		return s.Against > 0
@@ -123,7 +123,7 @@ func (p ProbeState) StepPeer(look Look, rise, fall int32) ProbeState {
 
 // Doubted tells whether the guard counts the cluster among those in doubt: the newest look failed, and no other cluster
 // says otherwise. That is sooner than any verdict, so that a cut link of the hub is seen as one before it moves anything.
-func (p ProbeState) Doubted() bool { return p.Hub.doubted() && p.Peer.Sight != SeenWell }
+func (p ProbeState) Doubted() bool { return p.Hub.Doubted() && p.Peer.Sight != SeenWell }
 
 // ProbeSignal is what the probes say of one service in one cluster.
 type ProbeSignal struct {

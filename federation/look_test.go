@@ -51,7 +51,7 @@ func TestStreakTurnsAfterSoManyInARow(t *testing.T) {
 			s := looks(Streak{}, text)
 			require.Equal(t, want.sight, s.Sight)
 			require.Equal(t, want.said, s.Said)
-			require.Equal(t, want.doubted, s.doubted())
+			require.Equal(t, want.doubted, s.Doubted())
 		})
 	}
 }

@@ -351,7 +351,7 @@ type ProbeTiming struct {
 
 // TimingOf a probe. What the API server would have filled in, or refused, is filled in here.
 func TimingOf(p *v1alpha1.Probe) ProbeTiming {
-	t := ProbeTiming{Interval: 2 * time.Second, Timeout: time.Second, Rise: cmp.Or(p.Rise, 2), Fall: cmp.Or(p.Fall, 3)}
+	t := ProbeTiming{Interval: time.Second, Timeout: time.Second, Rise: cmp.Or(p.Rise, 2), Fall: cmp.Or(p.Fall, 3)}
 	if d, err := time.ParseDuration(string(p.Interval)); err == nil && d >= 500*time.Millisecond {
 		t.Interval = d
 	}

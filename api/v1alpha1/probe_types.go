@@ -30,7 +30,7 @@ type Probe struct {
 	// Interval between two looks at one cluster, 500ms to 5m. While the newest look contradicts what was last known, a
 	// quarter of it.
 	// +optional
-	// +kubebuilder:default="2s"
+	// +kubebuilder:default="1s"
 	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('500ms') && duration(self) <= duration('5m')",message="interval is 500ms to 5m"
 	Interval gatewayv1.Duration `json:"interval,omitempty"`
 	// Timeout of one look, 100ms to 1m, and at most the interval.
