@@ -106,10 +106,11 @@ type ProbeState struct {
 }
 
 // StepHub takes in a look of the hub's own. When it succeeds nobody else is asked any more, and what was heard of them is
-// forgotten, since it would be old when it is needed next.
+// forgotten, since it would be old when it is needed next. Not so while the hub sees ill: others are asked until it sees
+// well, and one look that succeeds must not silence those who contradict it.
 func (p ProbeState) StepHub(look Look, rise, fall int32) ProbeState {
 	p.Hub = p.Hub.Step(look, rise, fall)
-	if look.Result == LookOK {
+	if look.Result == LookOK && p.Hub.Sight != SeenIll {
 		p.Peer = Streak{}
 	}
 	return p
@@ -143,9 +144,10 @@ func (p *ProbeSignal) speaks() bool { return p != nil && p.Proven && p.Hub.Sight
 
 func (p *ProbeSignal) hubSaysIll() bool { return p.speaks() && p.Hub.Sight == SeenIll }
 
-// suspects tells whether the service is to be taken out as far as probes can say, before the guard is asked.
+// suspects tells whether the service is to be taken out as far as probes can say, before the guard is asked. The hub's
+// word is enough only where nobody else has been heard: those who answer, and have not yet come to anything, are waited for.
 func (p *ProbeSignal) suspects() bool {
-	return p.hubSaysIll() && (p.Peer.Sight == SeenIll || p.Peer.Sight == SeenNothing && p.HubsWordIsEnough)
+	return p.hubSaysIll() && (p.Peer.Sight == SeenIll || p.Peer.Sight == SeenNothing && p.Peer.Against == 0 && p.HubsWordIsEnough)
 }
 
 // said is who saw what.

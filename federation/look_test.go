@@ -81,13 +81,40 @@ func TestStreakTurnsOnlyOnARow(t *testing.T) {
 }
 
 func TestProbeStateForgetsPeersOnceTheHubSeesWell(t *testing.T) {
-	bad := Look{LookFailed, "503"}
+	bad, good := Look{LookFailed, "503"}, Look{LookOK, "200"}
 	s := ProbeState{}
 	for range 3 {
 		s = s.StepHub(bad, 2, 3).StepPeer(bad, 2, 3)
 	}
 	require.Equal(t, SeenIll, s.Peer.Sight)
-	s = s.StepHub(Look{LookOK, "200"}, 2, 3)
+	s = s.StepHub(good, 2, 3)
 	require.Equal(t, SeenIll, s.Hub.Sight)
-	require.Equal(t, SeenNothing, s.Peer.Sight)
+	require.Equal(t, SeenIll, s.Peer.Sight, "one look is not enough to forget what others said")
+	s = s.StepHub(good, 2, 3)
+	require.Equal(t, SeenWell, s.Hub.Sight)
+	require.Equal(t, Streak{}, s.Peer)
+}
+
+// A link of the hub that works now and then must not move what another cluster sees well, however much the hub's word is
+// worth: not by the look that succeeds, and not before the other has been asked often enough.
+func TestTheHubsWordIsNotEnoughAgainstThatOfOthers(t *testing.T) {
+	bad, good := Look{LookFailed, "503"}, Look{LookOK, "200"}
+	s := ProbeState{}
+	judged := func() Finding {
+		return Judge(Signals{Seen: true, ReadyEndpoints: 1, Reachable: true,
+			Probe: &ProbeSignal{ProbeState: s, Proven: true, HubsWordIsEnough: true}})
+	}
+	for i := range 12 {
+		s = s.StepPeer(good, 5, 3).StepHub(bad, 5, 3)
+		require.False(t, judged().Verdict.out(), "after %d looks: %+v", i+1, judged())
+	}
+	require.Equal(t, reasonHubLinkBad, judged().Reason)
+	s = s.StepPeer(good, 5, 3).StepHub(good, 5, 3)
+	require.Equal(t, reasonHubLinkBad, judged().Reason)
+
+	s = ProbeState{}
+	for range 3 {
+		s = s.StepPeer(Look{Result: LookVoid}, 5, 3).StepHub(bad, 5, 3)
+	}
+	require.Equal(t, Suspected, judged().Verdict, "where nobody can be asked it is enough")
 }
