@@ -5,14 +5,18 @@
 package controllers
 
 import (
+	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	istionetworkingv1 "istio.io/client-go/pkg/apis/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"isthmus.dev/isthmus/api/v1alpha1"
+	"isthmus.dev/isthmus/federation"
 )
 
 // returning makes a policy of eighty to twenty with this failback.
@@ -25,22 +29,46 @@ func (a *app) returning(failback v1alpha1.Failback) *v1alpha1.TrafficDistributio
 
 func seconds(d gatewayv1.Duration) *gatewayv1.Duration { return &d }
 
+// expectFallbacks waits until a member's proxies may go by themselves from its own share to these clusters and no other.
+func (a *app) expectFallbacks(member string, clusters ...string) {
+	a.t.Helper()
+	key := client.ObjectKey{Namespace: a.namespace, Name: federation.RemoteName(federation.ServiceKey(a.itself()), member)}
+	eventually(a.t, func() error {
+		var entry istionetworkingv1.ServiceEntry
+		if err := a.set.members[member].Get(a.t.Context(), key, &entry); err != nil {
+			return err
+		}
+		have := []string{}
+		for _, e := range entry.Spec.Endpoints[1:] {
+			have = append(have, e.Labels[v1alpha1.LabelCluster])
+		}
+		if !slices.Equal(have, clusters) {
+			return fmt.Errorf("proxies of %s may go to %v, want %v", member, have, clusters)
+		}
+		return nil
+	})
+}
+
 func TestAPersonLetsAClusterReturn(t *testing.T) {
 	a := newApp(t, theClusterset(t), "eks", "gke")
 	require.NoError(t, a.set.hub.Create(t.Context(), a.returning(v1alpha1.Failback{Mode: v1alpha1.FailbackManual,
 		Ramp: &v1alpha1.FailbackRamp{Interval: seconds("0s")}})))
 	a.expectWeights("gke", split(80, 20))
+	a.expectFallbacks("gke", "eks")
 	a.endpoints("eks", 0)
 	a.expectWeights("gke", split(0, 100))
+	a.expectFallbacks("gke")
 	a.endpoints("eks", 2)
 	c := a.routeCondition(v1alpha1.RouteTrafficShifted, metav1.ConditionTrue, v1alpha1.ReasonAwaitingFailback)
 	require.Contains(t, c.Message, "create a TrafficOverride of type Failback with cluster eks")
 	a.expectWeights("gke", split(0, 100))
+	a.expectFallbacks("gke")
 	word := a.says(v1alpha1.OverrideFailback, func(s *v1alpha1.TrafficOverrideSpec) {
 		s.Cluster, s.Imports = "eks", []v1alpha1.ObjectReference{a.itself()}
 	})
 	a.expectWeights("gke", split(80, 20))
 	a.expectWeights("eks", split(80, 20))
+	a.expectFallbacks("gke", "eks")
 	a.overrideCondition(word, v1alpha1.OverrideInForce, metav1.ConditionTrue, v1alpha1.ReasonInForce)
 }
 

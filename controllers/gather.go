@@ -38,6 +38,7 @@ type gatherer struct {
 	fleet     memberSource
 	probes    *prober
 	endpoints *endpoints
+	decided   *memory
 }
 
 // member is a MemberCluster, what is known of it, and the way to its cache.

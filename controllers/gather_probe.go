@@ -31,7 +31,7 @@ func (g gatherer) probe(ctx context.Context, key federation.ServiceKey, members 
 	if !configured {
 		return s, false, nil
 	}
-	service, err := g.service(ctx, key, members, before{})
+	service, err := g.service(ctx, key, members, federation.Decided{})
 	if err != nil {
 		return s, false, err
 	}
@@ -102,7 +102,7 @@ func (g gatherer) suspects(ctx context.Context, gateway types.NamespacedName, me
 			if _, have := services[key]; have {
 				continue
 			}
-			last, err := g.lastVerdicts(ctx, key, members)
+			last, err := g.lastDecided(ctx, key)
 			if err == nil {
 				services[key], err = g.service(ctx, key, members, last)
 			}

@@ -28,9 +28,9 @@ func (g gatherer) route(ctx context.Context, route *gatewayv1.HTTPRoute, members
 	if s.Parents, err = g.parents(ctx, route); err != nil {
 		return s, err
 	}
-	last := before{}
+	last := federation.Decided{}
 	for _, rules := range decided {
-		last.remember(rules)
+		last.Add(rules)
 		g.endpoints.recall(rules)
 	}
 	namespaces := []string{route.Namespace}

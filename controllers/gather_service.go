@@ -17,27 +17,9 @@ import (
 	"isthmus.dev/isthmus/federation"
 )
 
-// before is the verdict that was last acted on, by import and cluster, as the plans of all members remember it. Where
-// they disagree it is the worst, and suspected is worse than unfit, since it takes a probe to be rid of it: the result must
-// not depend on the order in which they are read.
-type before map[[2]string]federation.Verdict
-
-var worse = map[federation.Verdict]int{federation.Fit: 1, federation.Unfit: 2, federation.Suspected: 3}
-
-func (b before) remember(rules []v1alpha1.PlannedRule) {
-	for _, rule := range rules {
-		for _, planned := range rule.Backends {
-			key := [2]string{planned.Import, planned.Cluster}
-			if verdict := federation.ActedOn(planned); worse[verdict] > worse[b[key]] {
-				b[key] = verdict
-			}
-		}
-	}
-}
-
 // wholeService gathers one namespaced service with all that decides what the members hold for it.
 func (g gatherer) wholeService(ctx context.Context, key federation.ServiceKey, members []member) (federation.ServiceSnapshot, error) {
-	last, err := g.lastVerdicts(ctx, key, members)
+	last, err := g.lastDecided(ctx, key)
 	if err != nil {
 		return federation.ServiceSnapshot{}, err
 	}
@@ -56,32 +38,30 @@ func (g gatherer) wholeService(ctx context.Context, key federation.ServiceKey, m
 	return s, nil
 }
 
-// lastVerdicts on a service, as the RoutePlans remember them; they are only asked for who has not been read, and for what
-// is probed, or may be: only that can be unknown.
-func (g gatherer) lastVerdicts(ctx context.Context, key federation.ServiceKey, members []member) (before, error) {
-	last := before{}
-	known, probed := g.probes.decided(key)
-	if known && !probed && !slices.ContainsFunc(members, func(m member) bool { return !m.Synced }) {
-		return last, nil
-	}
+// lastDecided is what the routes that refer to a service last decided of it: in this process, or else as RoutePlans remember it.
+func (g gatherer) lastDecided(ctx context.Context, key federation.ServiceKey) (federation.Decided, error) {
 	routes, err := routesOfImport(ctx, g.hub, key)
 	if err != nil {
 		return nil, err
 	}
+	last := federation.Decided{}
 	for i := range routes {
+		if g.decided.addTo(last, client.ObjectKeyFromObject(&routes[i])) {
+			continue
+		}
 		plans, err := plansOf(ctx, g.hub, &routes[i])
 		if err != nil {
 			return nil, err
 		}
 		for _, plan := range plans {
-			last.remember(plan.Status.Rules)
+			last.Add(plan.Status.Rules)
 		}
 	}
 	return last, nil
 }
 
 // service gathers one namespaced service over the members.
-func (g gatherer) service(ctx context.Context, key federation.ServiceKey, members []member, last before) (federation.ServiceSnapshot, error) {
+func (g gatherer) service(ctx context.Context, key federation.ServiceKey, members []member, last federation.Decided) (federation.ServiceSnapshot, error) {
 	s := federation.ServiceSnapshot{Key: key}
 	var err error
 	if s.Remembered, err = g.remembered(ctx, key); err != nil {
@@ -101,7 +81,8 @@ func (g gatherer) service(ctx context.Context, key federation.ServiceKey, member
 		if err != nil {
 			return s, err
 		}
-		gathered.Before = last[[2]string{key.String(), m.Name}]
+		decision := last.Of(key, m.Name)
+		gathered.Before, gathered.LeftOut = decision.Verdict, decision.Out
 		gathered.Probe = g.probes.signal(key, m.Name, gathered.Before)
 		s.Members = append(s.Members, gathered)
 	}

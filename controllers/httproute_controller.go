@@ -4,6 +4,7 @@ package controllers
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -26,7 +27,6 @@ type routeReconciler struct {
 	gatherer
 	triggers *triggers
 	metrics  *metrics
-	decided  *memory
 }
 
 func (r *routeReconciler) setup(mgr ctrl.Manager) error {
@@ -132,10 +132,26 @@ func (r *routeReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl
 	plan := federation.PlanRoute(snapshot)
 	r.metrics.planned(nounRoute, started)
 	fanOut(members, owner, func(m member) (fleet.Desired, bool) { return routeWish(m, plan) })
-	r.decided.keep(req.NamespacedName, decision{snapshot, plan})
+	r.keep(decision{snapshot, plan})
 	r.triggers.reports.wake(req.Namespace, req.Name)
 	r.wakeProbes(snapshot)
 	return ctrl.Result{RequeueAfter: plan.WakeAfter}, nil
+}
+
+// keep notes what was decided, and wakes the services of which something else was decided than before: proxies' fallback lists
+// follow it.
+func (r *routeReconciler) keep(d decision) {
+	name, was, is := client.ObjectKeyFromObject(d.snapshot.Route), federation.Decided{}, federation.Decided{}
+	r.decided.addTo(was, name)
+	r.decided.keep(name, d)
+	r.decided.addTo(is, name)
+	for _, key := range federation.ImportsOf(d.snapshot.Route) {
+		if slices.ContainsFunc(d.snapshot.Services[key].Members, func(m federation.ServiceMember) bool {
+			return was.Of(key, m.Name) != is.Of(key, m.Name)
+		}) {
+			r.triggers.services.wake(key.Namespace, key.Name)
+		}
+	}
 }
 
 // wakeProbes wakes the probing of what a route refers to: whatever changes the route's plan may change that too.

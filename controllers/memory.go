@@ -90,6 +90,24 @@ func (m *memory) keep(route types.NamespacedName, d decision) {
 	}
 }
 
+// addTo adds what was decided in this process for a route; false where nothing was, or for no member. A member for which the
+// newest plan was refused does not count: what was decided there before grows old.
+func (m *memory) addTo(decided federation.Decided, route types.NamespacedName) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	known, added := m.routes[route], false
+	if known == nil {
+		return false
+	}
+	for _, planned := range known.plan.Members {
+		if planned.Object != nil {
+			decided.Add(planned.Rules)
+			added = true
+		}
+	}
+	return added
+}
+
 // latest decision about a route; false where there is none.
 func (m *memory) latest(route types.NamespacedName) (decision, bool) {
 	m.mu.Lock()

@@ -28,7 +28,6 @@ type routeReporter struct {
 	client.Client
 	gatherer
 	triggers *triggers
-	decided  *memory
 	metrics  *metrics
 	events   events.EventRecorder
 	alerts   alerts

@@ -80,16 +80,16 @@ func Setup(ctx context.Context, mgr ctrl.Manager, opts Options) error {
 	if err := mgr.Add(probes); err != nil {
 		return err
 	}
-	gather := gatherer{hub: mgr.GetClient(), fleet: members, probes: probes, endpoints: newEndpoints()}
+	gather := gatherer{hub: mgr.GetClient(), fleet: members, probes: probes, endpoints: newEndpoints(), decided: newMemory()}
 	watch.gather, probes.changed = gather, watch.probeChanged
-	measure, decided, say := newMetrics(opts.Registerer), newMemory(), mgr.GetEventRecorder("isthmus")
+	measure, say := newMetrics(opts.Registerer), mgr.GetEventRecorder("isthmus")
 	return errors.Join(
 		(&gatewayClassReconciler{Client: mgr.GetClient()}).setup(mgr),
 		(&memberReconciler{Client: mgr.GetClient(), gatherer: gather, fleet: members, watcher: watch, triggers: wake}).setup(mgr),
 		(&serviceReconciler{Client: mgr.GetClient(), gatherer: gather, triggers: wake, metrics: measure, events: say}).setup(mgr),
 		(&gatewayReconciler{Client: mgr.GetClient(), gatherer: gather, triggers: wake, metrics: measure}).setup(mgr),
-		(&routeReconciler{Client: mgr.GetClient(), gatherer: gather, triggers: wake, metrics: measure, decided: decided}).setup(mgr),
-		(&routeReporter{Client: mgr.GetClient(), gatherer: gather, triggers: wake, metrics: measure, decided: decided,
+		(&routeReconciler{Client: mgr.GetClient(), gatherer: gather, triggers: wake, metrics: measure}).setup(mgr),
+		(&routeReporter{Client: mgr.GetClient(), gatherer: gather, triggers: wake, metrics: measure,
 			events: say, alerts: teller}).setup(mgr),
 		(&probeReconciler{Client: mgr.GetClient(), gatherer: gather, triggers: wake, metrics: measure}).setup(mgr),
 		(&policyReconciler{Client: mgr.GetClient(), gatherer: gather}).setup(mgr),

@@ -43,7 +43,7 @@ func newHousehold(hub ...client.Object) *household {
 		WithIndex(&gatewayv1.HTTPRoute{}, indexImport, importsOf).
 		WithInterceptorFuncs(h.counting()).Build()
 	h.fleet = fleetfake.New(h.scheme, fleet.Handlers{})
-	h.gather = gatherer{hub: h.hub, fleet: h.fleet, endpoints: newEndpoints()}
+	h.gather = gatherer{hub: h.hub, fleet: h.fleet, endpoints: newEndpoints(), decided: newMemory()}
 	h.member = memberReconciler{Client: h.hub, gatherer: h.gather, fleet: h.fleet, watcher: h.watcher, triggers: h.triggers}
 	return h
 }

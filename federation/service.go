@@ -53,6 +53,8 @@ type ServiceMember struct {
 	Probe *ProbeSignal
 	// Before is the verdict that was last acted on.
 	Before Verdict
+	// LeftOut is whether a route leaves it out, or makes it wait before it returns.
+	LeftOut bool
 	// Namespaces among the service's and RouteNamespaces that the member has.
 	Namespaces []string
 	// Former are namespaces whose routes may no longer refer to the import, or do not, and whose routes in the member
@@ -410,13 +412,31 @@ func (s ServiceSnapshot) remotePorts(imp *Import, other ServiceMember) []mcsv1be
 func (s ServiceSnapshot) fallbacks(of ServiceMember, imp *Import) []Member {
 	var serving []Member
 	for _, m := range s.Members {
-		if m.Name != of.Name && m.lets() && slices.Contains(imp.Clusters, m.Name) && m.Finding().Serving(m.Before) &&
-			s.Overrides.drain(m.Name, s.Key) == nil {
+		if m.Name != of.Name && m.lets() && slices.Contains(imp.Clusters, m.Name) && s.takesSpill(m) {
 			serving = append(serving, m.Member)
 		}
 	}
 	slices.SortStableFunc(serving, func(a, b Member) int { return distance(of.Member, a) - distance(of.Member, b) })
 	return serving
+}
+
+// takesSpill tells whether proxies may go to a cluster by themselves. That follows what routes decided, and so it is written as
+// seldom as weights are, however a cluster flaps; one that waits to return is not sent by proxies what the hub keeps from it.
+//
+//	drained | routes    | one of them    | verdict | may
+//	yes     | any       | any            | any     | no
+//	no      | decided   | leaves it out  | any     | no
+//	no      | decided   | none does      | any     | yes, from the first step of its return
+//	no      | none yet  |                | serving | yes
+//	no      | there are none             | any     | yes: nobody asks, and each change would be a write in every member
+func (s ServiceSnapshot) takesSpill(m ServiceMember) bool {
+	switch {
+	case s.Overrides.drain(m.Name, s.Key) != nil:
+		return false
+	case m.Before != "":
+		return !m.LeftOut
+	}
+	return len(s.Gateways) == 0 || m.Finding().Serving(m.Before)
 }
 
 // distance orders clusters by how far they are: 0 same zone, 1 same region, 2 elsewhere or not known.

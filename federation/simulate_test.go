@@ -32,6 +32,9 @@ type simulation struct {
 	told     []string
 	plan     RoutePlan
 	returned map[string][]time.Time
+	// spills are the clusters to which proxies may go by themselves, and rewritten counts how often that changed.
+	spills    []string
+	rewritten int
 	// undamped is whether something happened since that lets clusters return without their hold.
 	undamped bool
 }
@@ -67,17 +70,34 @@ func newSimulation(d v1alpha1.Distribution, failback v1alpha1.Failback, clusters
 
 // snapshot is what the hub gathers.
 func (s *simulation) snapshot() RouteSnapshot {
+	service := s.service()
 	out := RouteSnapshot{Route: s.route, Now: s.now, Policies: []*v1alpha1.TrafficDistributionPolicy{s.policy},
-		Overrides: OverridesInForce(s.words, s.now),
+		Overrides: service.Overrides, Services: map[ServiceKey]ServiceSnapshot{sampleKey: service},
 		Parents: []Parent{{Ref: gatewayv1.ParentReference{Name: "g"}, Listeners: []gatewayv1.SectionName{"web"},
 			Gateway: &gatewayv1.Gateway{ObjectMeta: metav1.ObjectMeta{Namespace: "sample", Name: "g"}}}}}
-	service := ServiceSnapshot{Key: sampleKey, Remembered: &RememberedImport{Spec: (&ServiceSnapshot{Key: sampleKey,
-		Members: []ServiceMember{exporter("any", 1)}}).Import().Spec}}
 	var hosts []string
 	for _, m := range s.members {
 		hosts = append(hosts, RemoteHost(sampleKey, m.name))
+	}
+	for i, m := range s.members {
+		rm := RouteMember{Member: service.Members[i].Member, Last: m.last, HasNamespace: m.read}
+		if m.read {
+			rm.Observed, rm.Hosts = m.observed, hosts
+		}
+		out.Members = append(out.Members, rm)
+	}
+	return out
+}
+
+// service is what the hub gathers of the service.
+func (s *simulation) service() ServiceSnapshot {
+	out := ServiceSnapshot{Key: sampleKey, Overrides: OverridesInForce(s.words, s.now), Gateways: []NamespacedName{{"sample", "g"}},
+		Remembered: &RememberedImport{Spec: (&ServiceSnapshot{Key: sampleKey, Members: []ServiceMember{exporter("any", 1)}}).Import().Spec}}
+	decided := Decided{}
+	for _, m := range s.members {
+		decided.Add(m.last)
 		if m.exported {
-			service.Remembered.Clusters = append(service.Remembered.Clusters, m.name)
+			out.Remembered.Clusters = append(out.Remembered.Clusters, m.name)
 		}
 	}
 	for _, m := range s.members {
@@ -86,27 +106,11 @@ func (s *simulation) snapshot() RouteSnapshot {
 		if !m.read {
 			sm = ServiceMember{Member: sm.Member}
 		}
-		sm.Before, sm.Endpoints = s.actedOn(m.name), m.endpoints
-		service.Members = append(service.Members, sm)
-		rm := RouteMember{Member: sm.Member, Last: m.last, HasNamespace: m.read}
-		if m.read {
-			rm.Observed, rm.Hosts = m.observed, hosts
-		}
-		out.Members = append(out.Members, rm)
+		was := decided.Of(sampleKey, m.name)
+		sm.Before, sm.LeftOut, sm.Endpoints = was.Verdict, was.Out, m.endpoints
+		out.Members = append(out.Members, sm)
 	}
-	out.Services = map[ServiceKey]ServiceSnapshot{sampleKey: service}
 	return out
-}
-
-// actedOn is the worst verdict that any member's plan remembers.
-func (s *simulation) actedOn(cluster string) Verdict {
-	worst := Verdict("")
-	for _, m := range s.members {
-		if v := ActedOn(lastBackend(lastRule(m.last, "0"), sampleKey, 80, cluster)); v.out() || worst == "" {
-			worst = v
-		}
-	}
-	return worst
 }
 
 // step counts the endpoints, plans, checks, and lets the members take it over as far as they do.
@@ -128,6 +132,31 @@ func (s *simulation) step(t require.TestingT) {
 		s.members[i].takeOver(plan.Members[s.members[i].name])
 	}
 	s.plan = plan
+	s.checkFallbacks(t)
+}
+
+// checkFallbacks: proxies go by themselves only where the hub sends something too, or would if a tier before did not serve, and
+// to nobody that is drained. All lists are of one set of clusters.
+func (s *simulation) checkFallbacks(t require.TestingT) {
+	service, spills := s.service(), []string{}
+	imp := service.Import()
+	if imp == nil {
+		return
+	}
+	for _, m := range service.fallbacks(ServiceMember{}, imp) {
+		spills = append(spills, m.Name)
+	}
+	for _, cluster := range spills {
+		require.Nil(t, service.Overrides.drain(cluster, sampleKey), "%s is drained, and proxies may go there: %v", cluster, s.told)
+		for _, m := range s.members {
+			b := lastBackend(lastRule(m.last, "0"), sampleKey, 80, cluster)
+			require.False(t, ActedOn(b).out() || HealthOf(b).Phase != "" && HealthOf(b).Percent == 0,
+				"%s waits in %s (%s), and proxies may go there: %v", cluster, m.name, b.Message, s.told)
+		}
+	}
+	if !slices.Equal(spills, s.spills) {
+		s.spills, s.rewritten = spills, s.rewritten+1
+	}
 }
 
 func (m *simulated) takeOver(planned MemberRoute) {
@@ -518,6 +547,8 @@ func TestFlappingIsBounded(t *testing.T) {
 			s.checkFlapping(t)
 			// Each hour holds six times ten minutes, the default maxHold; each return is three steps and a fall.
 			require.LessOrEqual(t, shifts, (1+6*hours)*7*4, "period %s", period)
+			// A fallback list changes at the first step and at the fall.
+			require.LessOrEqual(t, s.rewritten, 1+(1+6*hours)*7*2, "period %s", period)
 		}
 	}
 }

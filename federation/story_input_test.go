@@ -53,7 +53,8 @@ type storyHead struct {
 	Kind string `json:"kind"`
 	// About says what the story is about.
 	About string `json:"about"`
-	// Show lists what out.yaml holds: plan (the default), route, service, probe, probing, eastwest, gateway, policies, overrides, exports.
+	// Show lists what out.yaml holds: plan (the default), route, service, probe, probing, eastwest, gateway, policies, overrides, exports;
+	// in time also fallbacks, beside the plan.
 	Show []string `json:"show,omitempty"`
 	// Only these members are told of, where the others say nothing new.
 	Only []string `json:"only,omitempty"`
@@ -280,14 +281,23 @@ func (s *story) service(key federation.ServiceKey) federation.ServiceSnapshot {
 	for _, g := range s.gateways {
 		snapshot.Gateways = append(snapshot.Gateways, federation.NamespacedName{Namespace: g.Namespace, Name: g.Name})
 	}
+	decided := federation.Decided{}
 	for _, m := range s.members {
-		snapshot.Members = append(snapshot.Members, m.service(key, snapshot.RouteNamespaces))
+		decided.Add(m.last)
+	}
+	for _, m := range s.members {
+		member, decision := m.service(key, snapshot.RouteNamespaces), decided.Of(key, m.Name)
+		if before := m.Before[key.String()]; before != "" {
+			decision = federation.Decision{Verdict: before, Out: before != federation.Fit}
+		}
+		member.Before, member.LeftOut = decision.Verdict, decision.Out
+		snapshot.Members = append(snapshot.Members, member)
 	}
 	return snapshot
 }
 
 func (m *storyMember) service(key federation.ServiceKey, routeNamespaces []string) federation.ServiceMember {
-	out := federation.ServiceMember{Member: m.member(), Before: m.Before[key.String()]}
+	out := federation.ServiceMember{Member: m.member()}
 	if probe, probed := m.Probes[key.String()]; probed {
 		out.Probe = probe.signal()
 	}

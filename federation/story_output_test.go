@@ -76,8 +76,36 @@ func (s *story) tellInTime(t *testing.T, out *bytes.Buffer) []byte {
 			}
 		}
 		s.settle(t)
+		if slices.Contains(s.head.Show, "fallbacks") {
+			s.writeFallbacks(out)
+		}
 	}
 	return out.Bytes()
+}
+
+// writeFallbacks writes the clusters of each host in the order in which a member's proxies try them. Members for which that
+// is the same are told of once.
+func (s *story) writeFallbacks(out *bytes.Buffer) {
+	services, told := s.services(), map[string]bool{}
+	for _, key := range sortedKeys(services) {
+		plan := federation.PlanService(services[key])
+		for _, name := range slices.Sorted(maps.Keys(plan.Objects)) {
+			for _, o := range plan.Objects[name].All() {
+				entry, ok := o.(*networkingv1.ServiceEntry)
+				if !ok {
+					continue
+				}
+				var order []string
+				for _, e := range entry.Spec.Endpoints {
+					order = append(order, e.Labels["isthmus.dev/cluster"])
+				}
+				if line := entry.Name + ": " + strings.Join(order, ", then ") + "\n"; !told[line] {
+					out.WriteString(line)
+					told[line] = true
+				}
+			}
+		}
+	}
 }
 
 func (s *story) show(t *testing.T, what string, out *bytes.Buffer) {
