@@ -4,6 +4,7 @@ package controllers
 
 import (
 	"context"
+	"maps"
 	"sync"
 
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -18,6 +19,9 @@ import (
 type endpoints struct {
 	mu   sync.Mutex
 	seen map[serviceIn]federation.Endpoints
+	// told is the share of ready endpoints that everybody concerned was last woken for. It is not what was last seen:
+	// whoever plans between a change and its event sees it first, and the others still have to hear of it.
+	told map[serviceIn]int
 }
 
 // serviceIn is a service in a member.
@@ -26,7 +30,9 @@ type serviceIn struct {
 	key    federation.ServiceKey
 }
 
-func newEndpoints() *endpoints { return &endpoints{seen: map[serviceIn]federation.Endpoints{}} }
+func newEndpoints() *endpoints {
+	return &endpoints{seen: map[serviceIn]federation.Endpoints{}, told: map[serviceIn]int{}}
+}
 
 // recall takes in what RoutePlans remember of what has not been looked at in this process. Where they disagree, it is the
 // smallest share of the most endpoints: the result must not depend on their order.
@@ -62,23 +68,45 @@ func (e *endpoints) look(ctx context.Context, m member, key federation.ServiceKe
 	was := e.seen[at]
 	was.Seen = was.Seen || was.Peak > 0
 	now := was.Step(count.ready, count.wanted)
+	if _, told := e.told[at]; !told {
+		e.told[at] = now.ReadyPercent
+	}
 	if e.seen[at] = now; now.Peak == 0 {
 		delete(e.seen, at)
+		delete(e.told, at)
 	}
 	return now, nil
 }
 
-// changed counts again, and tells whether the share of ready endpoints is another than when it was last looked at. Of what
-// nobody looks at nothing is told.
+// changed counts again, and tells whether the share of ready endpoints is another than when everybody was last woken for it.
+// Of what nobody looks at nothing is told.
 func (e *endpoints) changed(ctx context.Context, m member, key federation.ServiceKey) bool {
+	at := serviceIn{m.Name, key}
 	e.mu.Lock()
-	was, looked := e.seen[serviceIn{m.Name, key}]
+	told, looked := e.told[at]
 	e.mu.Unlock()
 	if !looked {
 		return false
 	}
 	is, err := e.look(ctx, m, key)
-	return err == nil && is.ReadyPercent != was.ReadyPercent
+	if err != nil || is.ReadyPercent == told {
+		return false
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if is.Peak > 0 {
+		e.told[at] = is.ReadyPercent
+	}
+	return true
+}
+
+// forget ends what is remembered of a member that is no more: another of that name is another.
+func (e *endpoints) forget(member string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	of := func(at serviceIn) bool { return at.member == member }
+	maps.DeleteFunc(e.seen, func(at serviceIn, _ federation.Endpoints) bool { return of(at) })
+	maps.DeleteFunc(e.told, func(at serviceIn, _ int) bool { return of(at) })
 }
 
 // endpointCount is how many endpoints are ready, and how many there are that are not terminating.

@@ -79,6 +79,7 @@ func (r *memberReconciler) stillHeld(ctx context.Context, m member, named []stri
 // the same cluster had that name, and stands in the way of what is written for the new one.
 func (r *memberReconciler) forget(ctx context.Context, name string) error {
 	r.fleet.Remove(name)
+	r.endpoints.forget(name)
 	members, err := r.members(ctx)
 	if err == nil {
 		fanOut(members, federation.EastWestOwner(name), func(member) (fleet.Desired, bool) { return fleet.Desired{}, true })

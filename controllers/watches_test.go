@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -105,6 +106,43 @@ func TestAMemberThatHasBeenReadWakesWhateverItHolds(t *testing.T) {
 	m.SetState(fleet.State{Phase: fleet.Connected, Synced: true})
 	h.stateChanged("eks")
 	require.Equal(t, []string{"web/deleted-while-away"}, woken(&h.routes))
+}
+
+// sliceOf cart, with so many endpoints ready of ten.
+func sliceOf(ready int) *discoveryv1.EndpointSlice {
+	slice := &discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: cart.Namespace, Name: "cart-1",
+		Labels: map[string]string{discoveryv1.LabelServiceName: cart.Name}}}
+	for i := range 10 {
+		slice.Endpoints = append(slice.Endpoints, discoveryv1.Endpoint{Conditions: discoveryv1.EndpointConditions{Ready: new(i < ready)}})
+	}
+	return slice
+}
+
+// One route may be planned between a change and its event, for a reason of its own. The others still have to hear of it.
+func TestALossOfEndpointsWakesAllWhoeverSawItFirst(t *testing.T) {
+	h := newHousehold(routeTo("web", "front", cart), routeTo("web", "back", cart))
+	eks := h.fleet.Add("eks", sliceOf(10))
+	m := member{Member: federation.Member{Name: "eks"}, handle: eks}
+	planned := func() int {
+		seen, err := h.gather.endpoints.look(t.Context(), m, cart)
+		require.NoError(t, err)
+		return seen.ReadyPercent
+	}
+	require.Equal(t, 100, planned())
+	for _, change := range []struct{ was, is int }{{10, 5}, {5, 10}} {
+		require.NoError(t, eks.Client().Delete(t.Context(), sliceOf(change.was)))
+		require.NoError(t, eks.Client().Create(t.Context(), sliceOf(change.is)))
+		require.Equal(t, change.is*10, planned())
+		h.objectChanged("eks", sliceOf(change.was), sliceOf(change.is))
+		require.Equal(t, []string{"web/back", "web/front"}, woken(&h.routes))
+		h.objectChanged("eks", sliceOf(change.was), sliceOf(change.is))
+		require.Empty(t, woken(&h.routes), "told once")
+	}
+	_, err := h.member.Reconcile(t.Context(), ctrl.Request{NamespacedName: client.ObjectKey{Name: "eks"}})
+	require.NoError(t, err)
+	require.Empty(t, h.gather.endpoints.seen, "there is no MemberCluster of that name any more")
+	require.Empty(t, h.gather.endpoints.told)
+	
 }
 
 func TestANodesHeartbeatWakesNobody(t *testing.T) {
