@@ -136,6 +136,34 @@ func TestWhatAFormerNamespaceStillNamesStays(t *testing.T) {
 		slices.DeleteFunc(kinds, func(s string) bool { return !strings.Contains(s, "shop") }), "and no more than that")
 }
 
+func TestWhoProxiesMayGoTo(t *testing.T) {
+	routed, drained := ServiceSnapshot{Key: sampleKey, Gateways: []NamespacedName{{"sample", "g"}}}, override("o", v1alpha1.OverrideDrain)
+	drained.Spec.Cluster = "eks"
+	tests := map[string]struct {
+		ready   int
+		before  Verdict
+		leftOut bool
+		in      ServiceSnapshot
+		want    bool
+	}{
+		"nobody refers to it":              {0, "", false, ServiceSnapshot{Key: sampleKey}, true},
+		"nothing decided, and fit":         {1, "", false, routed, true},
+		"nothing decided, and empty":       {0, "", false, routed, false},
+		"fit, and not decided yet":         {1, Unfit, true, routed, false},
+		"fit, and waits to return":         {1, Fit, true, routed, false},
+		"empty, and not decided yet":       {0, Fit, false, routed, true},
+		"drained":                          {1, Fit, false, ServiceSnapshot{Key: sampleKey, Overrides: Overrides{drained}}, false},
+		"nobody refers to it, and drained": {1, "", false, ServiceSnapshot{Key: sampleKey, Overrides: Overrides{drained}}, false},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			m := exporter("eks", test.ready)
+			m.Before, m.LeftOut = test.before, test.leftOut
+			require.Equal(t, test.want, test.in.takesSpill(m))
+		})
+	}
+}
+
 func TestFallbacks(t *testing.T) {
 	at := func(name, region, zone string, ready int) ServiceMember {
 		m := exporter(name, ready)
@@ -144,11 +172,11 @@ func TestFallbacks(t *testing.T) {
 	}
 	members := []ServiceMember{at("z-same-zone", "eu", "a", 1), at("aks", "us", "a", 1), at("empty", "eu", "a", 0), at("eks", "eu", "a", 1),
 		at("b-same-region", "eu", "b", 1), at("gke", "us", "b", 1)}
-	plan := PlanService(ServiceSnapshot{Key: sampleKey, Members: members})
+	plan := PlanService(ServiceSnapshot{Key: sampleKey, Members: members, Gateways: []NamespacedName{{"sample", "g"}}})
 	require.Equal(t, "eks z-same-zone b-same-region aks gke", endpointsOf(entryIn(plan.Objects["gke"].All(), "eks")),
 		"itself, then whoever serves, the nearest to it first")
 	slices.Reverse(members)
-	require.Equal(t, plan, PlanService(ServiceSnapshot{Key: sampleKey, Members: members}), "in whatever order they come")
+	require.Equal(t, plan, PlanService(ServiceSnapshot{Key: sampleKey, Members: members, Gateways: []NamespacedName{{"sample", "g"}}}), "in whatever order they come")
 }
 
 func TestNoFallbackIntoAClusterThatLetsNobodyIn(t *testing.T) {
