@@ -6,7 +6,6 @@ package controllers
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -19,7 +18,6 @@ import (
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"isthmus.dev/isthmus/api/v1alpha1"
 	"isthmus.dev/isthmus/federation"
@@ -73,15 +71,7 @@ func TestWhoIsOnCallIsTold(t *testing.T) {
 	hook.heard(t, v1alpha1.ReasonWebhookReady, "Secret/isthmus-system/pager")
 
 	a.policy(weight("eks", 80), weight("gke", 20))
-	plan := &v1alpha1.RoutePlan{}
-	eventually(t, func() error {
-		name := federation.RoutePlanName("httproute", a.route().Name, "eks")
-		err := set.hub.Get(t.Context(), client.ObjectKey{Namespace: a.namespace, Name: name}, plan)
-		if plan.Status.Summary != "eks 80.00% gke 20.00%" {
-			return errors.Join(err, fmt.Errorf("the plan says %q", plan.Status.Summary))
-		}
-		return err
-	})
+	a.expectSummary("eks", "eks 80.00% gke 20.00%")
 	a.endpoints("gke", 0)
 	subject := "HTTPRoute/" + a.namespace + "/" + a.route().Name
 	over := hook.heard(t, v1alpha1.ReasonFailedOver, subject)

@@ -70,7 +70,7 @@ func reasonOf(err error) string {
 func mergeConditions(have []metav1.Condition, set ...metav1.Condition) []metav1.Condition {
 	out := slices.Clone(have)
 	for _, c := range set {
-		c.Message = bounded(c.Message)
+		c.Message = bounded(c.Message, maxMessage)
 		meta.SetStatusCondition(&out, c)
 	}
 	slices.SortFunc(out, func(a, b metav1.Condition) int { return strings.Compare(a.Type, b.Type) })
@@ -80,13 +80,13 @@ func mergeConditions(have []metav1.Condition, set ...metav1.Condition) []metav1.
 // maxMessage is what a condition's message holds: a longer one would cost the whole status.
 const maxMessage = 32768
 
-// bounded cuts a message to what a condition holds, between two characters.
-func bounded(message string) string {
+// bounded cuts a message to so many bytes, between two characters.
+func bounded(message string, limit int) string {
 	const more = "…"
-	if len(message) <= maxMessage {
+	if len(message) <= limit {
 		return message
 	}
-	return strings.ToValidUTF8(message[:maxMessage-len(more)], "") + more
+	return strings.ToValidUTF8(message[:limit-len(more)], "") + more
 }
 
 // patchStatus writes an object's status where it differs from what was read, and nothing where it does not.

@@ -117,7 +117,9 @@ func (r *routeReporter) report(ctx context.Context, d decision, plans map[string
 			all = append(all, r.deletePlan(ctx, s.Route, name, p))
 		}
 	}
-	r.announce(s.Route, shifts)
+	for _, alert := range federation.RouteAlerts(s.Route.Namespace, s.Route.Name, shifts) {
+		r.alerts.Raise(alert)
+	}
 	if len(unknown) == 0 {
 		all = append(all, unlessStale(r.writeParents(ctx, s, report.Conditions)))
 	}
@@ -169,25 +171,22 @@ func (r *routeReporter) writePlan(ctx context.Context, route *gatewayv1.HTTPRout
 	if err := patchStatus(ctx, r.Client, have, changed); err != nil {
 		return nil, err
 	}
-	if shift, shifted := federation.ShiftOf(have.Status, changed.Status); shifted {
-		return []federation.Shift{shift}, nil
+	shift, shifted := federation.ShiftOf(have.Status, changed.Status)
+	if !shifted {
+		return nil, nil
 	}
-	return nil, nil
+	r.announce(route, changed, shift)
+	return []federation.Shift{shift}, nil
 }
 
-// announce makes Events of the splits that changed, and alerts of what people want to hear of at once.
-func (r *routeReporter) announce(route *gatewayv1.HTTPRoute, shifts []federation.Shift) {
-	for _, shift := range shifts {
-		kind := corev1.EventTypeNormal
-		if federation.AlertReasons[shift.Reason] == federation.SeverityWarning {
-			kind = corev1.EventTypeWarning
-		}
-		r.metrics.changed(route, shift.Member, shift.Reason)
-		r.events.Eventf(route, nil, kind, shift.Reason, "Shift", "%s", shift.Explain())
+// announce makes an Event of a split that changed, and counts it. The plan tells it from that of another member.
+func (r *routeReporter) announce(route *gatewayv1.HTTPRoute, plan *v1alpha1.RoutePlan, shift federation.Shift) {
+	kind := corev1.EventTypeNormal
+	if federation.AlertReasons[shift.Reason] == federation.SeverityWarning {
+		kind = corev1.EventTypeWarning
 	}
-	for _, alert := range federation.RouteAlerts(route.Namespace, route.Name, shifts) {
-		r.alerts.Raise(alert)
-	}
+	r.metrics.changed(route, shift.Member, shift.Reason)
+	r.events.Eventf(route, plan, kind, shift.Reason, "Shift", "%s", shift.Explain())
 }
 
 // writeParents sets the route's status for our Gateways, and leaves the entries of other controllers alone.

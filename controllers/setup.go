@@ -68,7 +68,8 @@ func Setup(ctx context.Context, mgr ctrl.Manager, opts Options) error {
 	if err := mgr.Add(leading{prepare: opts.Prepare, fleet: members}); err != nil {
 		return err
 	}
-	teller := alert.New(alert.Options{Secrets: mgr.GetClient(), Events: mgr.GetEventRecorder("isthmus"), Registerer: opts.Registerer,
+	say := recorder{mgr.GetEventRecorder("isthmus")}
+	teller := alert.New(alert.Options{Secrets: mgr.GetClient(), Events: say, Registerer: opts.Registerer,
 		Log: mgr.GetLogger().WithName("alert")})
 	if err := mgr.Add(teller); err != nil {
 		return err
@@ -82,7 +83,7 @@ func Setup(ctx context.Context, mgr ctrl.Manager, opts Options) error {
 	}
 	gather := gatherer{hub: mgr.GetClient(), fleet: members, probes: probes, endpoints: newEndpoints(), decided: newMemory()}
 	watch.gather, probes.changed = gather, watch.probeChanged
-	measure, say := newMetrics(opts.Registerer), mgr.GetEventRecorder("isthmus")
+	measure := newMetrics(opts.Registerer)
 	return errors.Join(
 		(&gatewayClassReconciler{Client: mgr.GetClient()}).setup(mgr),
 		(&memberReconciler{Client: mgr.GetClient(), gatherer: gather, fleet: members, watcher: watch, triggers: wake}).setup(mgr),

@@ -142,7 +142,7 @@ func TestALossOfEndpointsWakesAllWhoeverSawItFirst(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, h.gather.endpoints.seen, "there is no MemberCluster of that name any more")
 	require.Empty(t, h.gather.endpoints.told)
-	
+
 }
 
 func TestANodesHeartbeatWakesNobody(t *testing.T) {
