@@ -121,7 +121,7 @@ type Share struct {
 // gives nobody anything where there is no other at all.
 func Distribute(e Effective, entered Member, candidates []Candidate, now time.Time) []Share {
 	s := splitter{Effective: e, Recovery: RecoveryOf(e.Health, e.Failback), entered: entered, now: now}
-	candidates = s.observe(blockDrains(candidates))
+	candidates = s.observe(s.blockDrains(candidates))
 	left := slices.DeleteFunc(slices.Clone(candidates), Candidate.drained)
 	if len(left) == len(candidates) {
 		return s.distribute(candidates)
@@ -177,11 +177,14 @@ func (s splitter) release(candidates []Candidate) []Candidate {
 	return candidates
 }
 
-// blockDrains lets drained candidates go on serving where nobody else does, unless that is forced. Where nobody serves
+// blockDrains lets drained candidates go on serving where nobody else may take anything, unless that is forced: one that has
+// only just come back has its hold to wait for, and its own mesh may not know its endpoints yet. Where nobody serves
 // yet, drained or not, and nothing is held, there is nothing to go on with: the fit ones that are not drained begin.
-func blockDrains(candidates []Candidate) []Candidate {
+func (s splitter) blockDrains(candidates []Candidate) []Candidate {
 	begins := !slices.ContainsFunc(candidates, Candidate.Serving) && lastSplit(candidates) == nil
-	if slices.ContainsFunc(candidates, func(c Candidate) bool { return c.Drained == "" && (c.Serving() || begins && c.fit()) }) {
+	if slices.ContainsFunc(candidates, func(c Candidate) bool {
+		return c.Drained == "" && (c.Serving() && s.mayTake(c) || begins && c.fit())
+	}) {
 		return candidates
 	}
 	candidates = slices.Clone(candidates)
@@ -189,6 +192,13 @@ func blockDrains(candidates []Candidate) []Candidate {
 		candidates[i].blocked = c.Drained != "" && !c.Forced
 	}
 	return candidates
+}
+
+// mayTake tells whether a candidate that is not drained may take anything. One that only waits for a person may: a drain is
+// a person's word.
+func (s splitter) mayTake(c Candidate) bool {
+	c.State = s.Observe(c.State, c.sight(), s.now)
+	return c.percent() > 0 || s.manual
 }
 
 // distribute spreads a backend over candidates none of which is drained.

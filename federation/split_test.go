@@ -186,3 +186,26 @@ func TestSummary(t *testing.T) {
 	require.Equal(t, "gke 33.33% eks 66.67%", summary([]string{"gke", "eks", "aks"}, []int32{3333, 6667, 0}))
 	require.Equal(t, "eks 90.01% gke 9.99%", summary([]string{"eks", "gke", "eks"}, []int32{9000, 999, 1}), "the shares of one cluster are added up")
 }
+
+// A cluster that has just come back is not given everything before its hold, which its own mesh needs as well, while one
+// that is drained can go on. A person who says when clusters return has said it by the drain.
+func TestADrainWaitsForTheHoldOfWhoTakesOver(t *testing.T) {
+	begun := time.Date(2026, 11, 22, 3, 0, 0, 0, time.UTC)
+	eks, gke := cand("eks", "", "", Fit, 10000), cand("gke", "", "", Fit, 0)
+	eks.Drained = "upgrade"
+	gke.Fresh, gke.State = true, HealthState{Phase: v1alpha1.HealthOut, Since: begun}
+	e := Effective{Distribution: weighted("eks", 80, "gke", 20)}
+	shares := Distribute(e, Member{Name: "eks"}, []Candidate{eks, gke}, begun)
+	require.Equal(t, v1alpha1.WeightDrainBlocked, shares[0].Reason)
+	require.Zero(t, shares[1].Parts)
+	gke.State = shares[1].State
+	require.Equal(t, v1alpha1.HealthHolding, gke.State.Phase)
+
+	shares = Distribute(e, Member{Name: "eks"}, []Candidate{eks, gke}, shares[1].Wake)
+	require.Equal(t, v1alpha1.WeightDrained, shares[0].Reason)
+	require.NotZero(t, shares[1].Parts)
+
+	e.Failback.Mode = v1alpha1.FailbackManual
+	shares = Distribute(e, Member{Name: "eks"}, []Candidate{eks, gke}, begun)
+	require.Equal(t, v1alpha1.WeightDrained, shares[0].Reason)
+}
