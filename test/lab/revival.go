@@ -18,6 +18,8 @@ import (
 type revival struct {
 	// store and others are started, the others when the API server is ready: a controller manager that finds none ends.
 	store, others []string
+	// stale are ended before anything is started.
+	stale []string
 	// awaitServer and awaitIstiod are false where another fault keeps them from being ready.
 	awaitServer, awaitIstiod bool
 }
@@ -40,10 +42,15 @@ func revivalOf(lab *state.Lab, cluster string, targets []target) revival {
 		r.awaitServer = !blocked(state.Etcd, state.APIServer)
 	}
 	for _, component := range []string{state.ControllerManager, state.NodeAgent, state.KubeProxy} {
-		// A controller manager that has just started ends after ten seconds without a healthy API server.
+		// A controller manager that lost its API server has lost its lease, ends, and begins anew, as those of real clusters
+		// do. One that went on, since there is no other here to leave the lease to, would look for the server less and less
+		// often, and be up to a minute behind when it is back: pods gone, and their endpoints still there.
 		starved := component == state.ControllerManager && r.awaitServer
 		if (wanted(component) || starved) && !blocked(component) {
 			r.others = append(r.others, component)
+			if starved {
+				r.stale = append(r.stale, component)
+			}
 		}
 	}
 	istiod := slices.ContainsFunc(targets, func(t target) bool { return t.name == state.Istiod })
@@ -103,10 +110,13 @@ func (l *Lab) reviveCluster(ctx context.Context, lab *state.Lab, c state.Cluster
 			return err
 		}
 	}
-	if err := l.ensureRunning(lab, c, r.store...); err != nil {
-		return err
-	}
 	var errs []error
+	for _, component := range r.stale {
+		errs = append(errs, kill(ctx, lab.Find(c.Name, component)))
+	}
+	if err := l.ensureRunning(lab, c, r.store...); err != nil {
+		return errors.Join(append(errs, err)...)
+	}
 	if r.awaitServer {
 		errs = append(errs, l.awaitAPIServer(ctx, c))
 	}

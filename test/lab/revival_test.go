@@ -16,7 +16,7 @@ func TestACrowdOfTheDeadComesBackInTheOrderOfAStart(t *testing.T) {
 	killed := func(component string) state.Fault {
 		return state.Fault{Kind: state.Killed, Cluster: "eks", Component: component}
 	}
-	store := []string{state.Etcd, state.APIServer}
+	store, stale := []string{state.Etcd, state.APIServer}, []string{state.ControllerManager}
 	for name, c := range map[string]struct {
 		dead []string
 		left []state.Fault
@@ -24,9 +24,9 @@ func TestACrowdOfTheDeadComesBackInTheOrderOfAStart(t *testing.T) {
 	}{
 		"all, named from behind": {
 			[]string{state.Istiod, state.KubeProxy, Node, state.ControllerManager, state.APIServer, state.Etcd}, nil,
-			revival{store, []string{state.ControllerManager, state.NodeAgent, state.KubeProxy}, true, true},
+			revival{store, []string{state.ControllerManager, state.NodeAgent, state.KubeProxy}, stale, true, true},
 		},
-		"etcd, whose API server died since": {[]string{state.Etcd}, nil, revival{store, []string{state.ControllerManager}, true, false}},
+		"etcd, whose API server died since": {[]string{state.Etcd}, nil, revival{store, stale, stale, true, false}},
 		"an API server alone":               {[]string{state.APIServer}, []state.Fault{killed(state.ControllerManager)}, revival{store: store, awaitServer: true}},
 		"etcd, without an API server":       {[]string{state.Etcd}, []state.Fault{killed(state.APIServer)}, revival{store: store[:1]}},
 		"an API server without etcd":        {[]string{state.APIServer}, []state.Fault{killed(state.Etcd)}, revival{store: store[1:]}},
