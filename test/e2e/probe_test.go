@@ -7,14 +7,12 @@ package e2e
 import (
 	"context"
 	"fmt"
-	"net/http"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
-	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -37,8 +35,8 @@ func TestProbes(t *testing.T) {
 	entries := addresses(t)
 	require.Len(t, entries, 2)
 
-	tellPods(t, "eks", "sick")
-	t.Cleanup(func() { tellPods(t, "eks", "well") })
+	labtest.TellPods(t, "eks", "sick", 2)
+	t.Cleanup(func() { labtest.TellPods(t, "eks", "well", 2) })
 	labtest.ExpectWeights(t, "helloworld", labtest.Everywhere(0, 100))
 	labtest.Eventually(t, func() error {
 		if now := addresses(t); len(now) != 1 {
@@ -53,7 +51,7 @@ func TestProbes(t *testing.T) {
 		}
 		return nil
 	})
-	tellPods(t, "eks", "well")
+	labtest.TellPods(t, "eks", "well", 2)
 	labtest.ExpectWeights(t, "helloworld", labtest.Everywhere(80, 20))
 	labtest.Eventually(t, func() error {
 		if now := addresses(t); !slices.Equal(now, entries) {
@@ -104,21 +102,6 @@ func probeHelloworld(t *testing.T) {
 		}
 	})
 	require.NoError(t, a.ApplyFiles(context.Background(), filepath.Join("..", "..", "examples", "health", "policy.yaml")))
-}
-
-// tellPods makes every helloworld of a member sick or well.
-func tellPods(t *testing.T, member, state string) {
-	t.Helper()
-	var pods corev1.PodList
-	require.NoError(t, labtest.Cluster(t, member).List(context.Background(), &pods, client.InNamespace(labtest.Sample), client.MatchingLabels{"app": "helloworld"}))
-	require.NotEmpty(t, pods.Items)
-	from := labtest.FromPod(t, member, labtest.Sample+"/helloworld-")
-	for _, pod := range pods.Items {
-		resp, err := from.Post(fmt.Sprintf("http://%s:5000/control/%s", pod.Status.PodIP, state), "", http.NoBody)
-		require.NoError(t, err)
-		require.NoError(t, resp.Body.Close())
-		require.Equal(t, http.StatusOK, resp.StatusCode)
-	}
 }
 
 // addresses of the hub's Gateway, where clients are sent to.

@@ -44,6 +44,9 @@ var (
 	Lab *lab.Lab
 	// Members of the example.
 	Members = []string{"eks", "gke"}
+	// interrupted ends when the run is, and mending is held by tests that then have something to mend.
+	interrupted = context.Background()
+	mending     sync.RWMutex
 )
 
 // Main is the TestMain of a package that works in the lab. It uses the lab that runs, or starts one and ends it, also when it is interrupted.
@@ -72,14 +75,32 @@ func run(ctx context.Context, m *testing.M) (code int, err error) {
 	if err != nil {
 		return 1, err
 	}
-	done := make(chan int, 1)
+	interrupted = ctx
+	done, mended := make(chan int, 1), make(chan struct{})
 	go func() { done <- m.Run() }()
 	select {
 	case code = <-done:
 		return code, nil
 	case <-ctx.Done():
-		return 130, nil
 	}
+	go func() { mending.Lock(); close(mended) }()
+	select {
+	case <-mended:
+	case <-time.After(Patience):
+	}
+	return 130, nil
+}
+
+// Interruptible returns a context that ends when the run is interrupted. A test that has asked for it is to fail then, and
+// its cleanups are waited for; one that asks for it later is skipped.
+func Interruptible(t testing.TB) context.Context {
+	t.Helper()
+	if interrupted.Err() != nil {
+		t.Skip("interrupted")
+	}
+	mending.RLock()
+	t.Cleanup(mending.RUnlock)
+	return interrupted
 }
 
 // clients by cluster: making one asks the API server for all that it serves, which would be measured too.
@@ -132,15 +153,21 @@ func Weights(ctx context.Context, c client.Client, member, route string) (map[st
 func ExpectWeights(t testing.TB, route string, want map[string]map[string]int32) {
 	t.Helper()
 	for _, member := range Members {
-		c := Cluster(t, member)
-		Eventually(t, func() error {
-			have, err := Weights(context.Background(), c, member, route)
-			if err == nil && fmt.Sprint(have) != fmt.Sprint(want[member]) {
-				err = fmt.Errorf("%s: weights are %v, want %v", member, have, want[member])
-			}
-			return err
-		})
+		ExpectWeightsIn(t, member, route, want[member])
 	}
+}
+
+// ExpectWeightsIn waits for exact weights in one member.
+func ExpectWeightsIn(t testing.TB, member, route string, want map[string]int32) {
+	t.Helper()
+	c := Cluster(t, member)
+	Eventually(t, func() error {
+		have, err := Weights(context.Background(), c, member, route)
+		if err == nil && fmt.Sprint(have) != fmt.Sprint(want) {
+			err = fmt.Errorf("%s: weights are %v, want %v", member, have, want)
+		}
+		return err
+	})
 }
 
 // Everywhere is the same split at every member's gateway.
@@ -149,18 +176,24 @@ func Everywhere(eks, gke int32) map[string]map[string]int32 {
 	return map[string]map[string]int32{"eks": split, "gke": split}
 }
 
+// SetReplicas of a Deployment of the example.
+func SetReplicas(t testing.TB, member, deployment string, replicas int32) {
+	t.Helper()
+	d := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: Sample, Name: deployment}}
+	require.NoError(t, Cluster(t, member).Patch(context.Background(), d, client.RawPatch("application/merge-patch+json",
+		fmt.Appendf(nil, `{"spec":{"replicas":%d}}`, replicas))))
+}
+
 // Scale sets the replicas of a Deployment of the example and waits until its ready ones are as many.
 func Scale(t testing.TB, member, deployment string, replicas int32) {
 	t.Helper()
-	c := Cluster(t, member)
-	d := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: Sample, Name: deployment}}
-	require.NoError(t, c.Patch(context.Background(), d, client.RawPatch("application/merge-patch+json",
-		fmt.Appendf(nil, `{"spec":{"replicas":%d}}`, replicas))))
+	SetReplicas(t, member, deployment, replicas)
 	Eventually(t, func() error {
-		if err := c.Get(context.Background(), client.ObjectKeyFromObject(d), d); err != nil {
+		d := &appsv1.Deployment{}
+		if err := Cluster(t, member).Get(context.Background(), client.ObjectKey{Namespace: Sample, Name: deployment}, d); err != nil {
 			return err
 		}
-		if d.Status.ReadyReplicas != replicas {
+		if d.Status.ObservedGeneration < d.Generation || d.Status.ReadyReplicas != replicas {
 			return fmt.Errorf("%s: %s has %d ready replicas, want %d", member, deployment, d.Status.ReadyReplicas, replicas)
 		}
 		return nil

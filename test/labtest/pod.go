@@ -10,11 +10,15 @@ import (
 	"net"
 	"net/http"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/require"
 	"github.com/vishvananda/netns"
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"isthmus.dev/isthmus/test/lab/state"
 )
@@ -36,6 +40,23 @@ func FromPod(t testing.TB, cluster, prefix string) *http.Client {
 			return conn, err
 		},
 	}}
+}
+
+// TellPods posts a word, such as sick, to /control of the first pods of helloworld by name, so many of them, or to all
+// where there are fewer.
+func TellPods(t testing.TB, member, word string, howMany int) {
+	t.Helper()
+	var pods corev1.PodList
+	require.NoError(t, Cluster(t, member).List(context.Background(), &pods, client.InNamespace(Sample), client.MatchingLabels{"app": "helloworld"}))
+	require.NotEmpty(t, pods.Items)
+	slices.SortFunc(pods.Items, func(a, b corev1.Pod) int { return strings.Compare(a.Name, b.Name) })
+	from := FromPod(t, member, Sample+"/helloworld-")
+	for _, pod := range pods.Items[:min(howMany, len(pods.Items))] {
+		resp, err := from.Post(fmt.Sprintf("http://%s:5000/control/%s", pod.Status.PodIP, word), "", http.NoBody)
+		require.NoError(t, err)
+		require.NoError(t, resp.Body.Close())
+		require.Equal(t, http.StatusOK, resp.StatusCode)
+	}
 }
 
 // dialAt makes a connection in the network namespace of a process. The caller's goroutine is to end after it: a

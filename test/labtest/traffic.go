@@ -97,7 +97,12 @@ func (r *Requester) By(method string) *Requester {
 	return r
 }
 
-// Send makes one request and says which cluster answered.
+// StatusError is an answer that is not 200.
+type StatusError int
+
+func (e StatusError) Error() string { return fmt.Sprintf("status %d", int(e)) }
+
+// Send makes one request and says which cluster answered, also where that was with a StatusError.
 func (r *Requester) Send(ctx context.Context) (string, error) {
 	req, err := http.NewRequestWithContext(ctx, r.method, r.url, nil)
 	if err != nil {
@@ -118,11 +123,14 @@ func (r *Requester) Send(ctx context.Context) (string, error) {
 			return "", fmt.Errorf("the answer carries the header %s, which only gateways are to see", name)
 		}
 	}
-	match := r.serverName.FindSubmatch(body)
-	if resp.StatusCode != http.StatusOK || match == nil {
-		return "", fmt.Errorf("status %d", resp.StatusCode)
+	server := ""
+	if match := r.serverName.FindSubmatch(body); match != nil {
+		server = string(match[1])
 	}
-	return string(match[1]), nil
+	if resp.StatusCode != http.StatusOK || server == "" {
+		return server, StatusError(resp.StatusCode)
+	}
+	return server, nil
 }
 
 // Count sends n requests over eight connections.

@@ -5,7 +5,9 @@
 //	GET, POST /hello       Hello version: v1, cluster: eks, instance: helloworld-v1-…
 //	GET  /healthz          200 while ready, 503 otherwise
 //	GET  /status           200 while well, 500 otherwise; readiness says nothing of it
-//	POST /control/unready  /control/ready  /control/sick  /control/well  /control/crash   for tests
+//	POST /control/unready  /control/ready  /control/crash   for tests
+//	POST /control/sick  /control/failing  /control/slow     /status, or /hello, answers 500; /hello after 2 s
+//	POST /control/well                                      none of these three any more
 //
 // Environment: VERSION (v1), CLUSTER (else ISTHMUS_LAB_CLUSTER), HOSTNAME, PORT (5000),
 // LAME_DUCK (1s): how long, after SIGTERM, readiness fails before new connections are refused.
@@ -55,13 +57,17 @@ func run() error {
 type app struct {
 	greeting string
 	ready    atomic.Bool
-	sick     atomic.Bool
 	ending   atomic.Bool
+	sick     atomic.Bool
+	failing  atomic.Bool
+	slow     atomic.Bool
 	exit     func(int)
+	// slowness is how long an answer takes while the program is told to be slow.
+	slowness time.Duration
 }
 
 func newApp(env func(string) string, exit func(int)) *app {
-	a := &app{exit: exit, greeting: fmt.Sprintf("Hello version: %s, cluster: %s, instance: %s\n",
+	a := &app{exit: exit, slowness: 2 * time.Second, greeting: fmt.Sprintf("Hello version: %s, cluster: %s, instance: %s\n",
 		cmp.Or(env("VERSION"), "v1"), cmp.Or(env("CLUSTER"), env("ISTHMUS_LAB_CLUSTER"), "unknown"),
 		cmp.Or(env("HOSTNAME"), "unknown"))}
 	a.ready.Store(true)
@@ -71,16 +77,37 @@ func newApp(env func(string) string, exit func(int)) *app {
 func (a *app) handler() http.Handler {
 	mux := http.NewServeMux()
 	for _, method := range []string{http.MethodGet, http.MethodPost} {
-		mux.HandleFunc(method+" /hello", func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprint(w, a.greeting) })
+		mux.HandleFunc(method+" /hello", a.hello)
 	}
 	mux.HandleFunc("GET /healthz", a.health)
 	mux.HandleFunc("GET /status", a.status)
-	mux.HandleFunc("POST /control/sick", func(http.ResponseWriter, *http.Request) { a.sick.Store(true) })
-	mux.HandleFunc("POST /control/well", func(http.ResponseWriter, *http.Request) { a.sick.Store(false) })
+	ills := map[string]*atomic.Bool{"sick": &a.sick, "failing": &a.failing, "slow": &a.slow}
+	for name, ill := range ills {
+		mux.HandleFunc("POST /control/"+name, func(http.ResponseWriter, *http.Request) { ill.Store(true) })
+	}
+	mux.HandleFunc("POST /control/well", func(http.ResponseWriter, *http.Request) {
+		for _, ill := range ills {
+			ill.Store(false)
+		}
+	})
 	mux.HandleFunc("POST /control/ready", func(http.ResponseWriter, *http.Request) { a.ready.Store(true) })
 	mux.HandleFunc("POST /control/unready", func(http.ResponseWriter, *http.Request) { a.ready.Store(false) })
 	mux.HandleFunc("POST /control/crash", func(http.ResponseWriter, *http.Request) { a.exit(1) })
 	return mux
+}
+
+func (a *app) hello(w http.ResponseWriter, r *http.Request) {
+	if a.slow.Load() {
+		select {
+		case <-time.After(a.slowness):
+		case <-r.Context().Done():
+			return
+		}
+	}
+	if a.failing.Load() {
+		w.WriteHeader(http.StatusInternalServerError)
+	}
+	_, _ = fmt.Fprint(w, a.greeting)
 }
 
 func (a *app) status(w http.ResponseWriter, _ *http.Request) {

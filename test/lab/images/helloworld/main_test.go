@@ -58,6 +58,35 @@ func TestSickIsNotUnready(t *testing.T) {
 	require.Equal(t, http.StatusOK, code("/status"))
 }
 
+// One that fails says who it is all the same, so that tests know whose answer it was.
+func TestAFailingOneStillNamesItself(t *testing.T) {
+	a := newApp(env(map[string]string{"CLUSTER": "gke"}), nil)
+	call(t, a, http.MethodPost, "/control/failing")
+	code, body := call(t, a, http.MethodGet, "/hello")
+	require.Equal(t, http.StatusInternalServerError, code)
+	require.Contains(t, body, "cluster: gke")
+	call(t, a, http.MethodPost, "/control/well")
+	code, _ = call(t, a, http.MethodGet, "/hello")
+	require.Equal(t, http.StatusOK, code)
+}
+
+func TestASlowOneTakesItsTime(t *testing.T) {
+	a := newApp(env(nil), nil)
+	a.slowness = 20 * time.Millisecond
+	call(t, a, http.MethodPost, "/control/slow")
+	began := time.Now()
+	code, _ := call(t, a, http.MethodGet, "/hello")
+	require.Equal(t, http.StatusOK, code)
+	require.GreaterOrEqual(t, time.Since(began), a.slowness)
+
+	a.slowness = time.Hour
+	gone, leave := context.WithCancel(t.Context())
+	leave()
+	w := httptest.NewRecorder()
+	a.handler().ServeHTTP(w, httptest.NewRequestWithContext(gone, http.MethodGet, "/hello", nil))
+	require.Empty(t, w.Body.String(), "whoever has gone is not waited for")
+}
+
 func TestCrashExitsWithOne(t *testing.T) {
 	code := 0
 	call(t, newApp(env(nil), func(c int) { code = c }), http.MethodPost, "/control/crash")
