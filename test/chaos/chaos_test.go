@@ -25,12 +25,13 @@ func TestChaos(t *testing.T) {
 		t.Run(fault.Name, func(t *testing.T) {
 			r := fault.Run(t)
 			results = append(results, r)
-			t.Logf("lost: %s safe, %s not safe, %s at the dead gateway; longest %s; written after %s, unaffected after %s; %d writes; %v",
-				r.Safe, r.Unsafe, r.AtDead, r.Stall, r.Written, r.Switched, r.Writes, r.Losses)
+			t.Logf("lost: %s safe, %s not safe, %s apart; longest %s; written after %s, unaffected after %s; %d writes; %v",
+				r.Safe, r.Unsafe, r.Apart, r.Stall, r.Written, r.Switched, r.Writes, r.Losses)
 			require.NoError(t, r.Check())
 		})
 	}
 	if *page != "" {
+		require.Len(t, results, len(chaos.All()), "the page takes all or none")
 		require.NoError(t, chaos.WriteTable(*page, results))
 	}
 }

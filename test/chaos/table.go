@@ -36,15 +36,15 @@ func WriteTable(page string, results []Result) error {
 
 func table(results []Result) string {
 	lines := []string{
-		"| fault | lost, safe to repeat | lost, not safe | lost at the dead gateway | longest stall | weights written | requests unaffected | writes |",
+		"| fault | lost, safe to repeat | lost, not safe | lost for want of anybody | longest stall | weights written | requests unaffected | writes |",
 		"| --- | --- | --- | --- | --- | --- | --- | --- |",
 	}
 	for _, r := range results {
-		dead := "-"
-		if r.Dead != "" {
-			dead = r.AtDead.String()
+		apart := "-"
+		if r.Dead != "" || r.Nobody || r.Gap {
+			apart = r.Apart.String()
 		}
-		lines = append(lines, fmt.Sprintf("| %s | %s | %s | %s | %s | %s | %s | %d |", r.Name, r.Safe, r.Unsafe, dead, inWords(r.Stall),
+		lines = append(lines, fmt.Sprintf("| %s | %s | %s | %s | %s | %s | %s | %d |", r.Name, r.Safe, r.Unsafe, apart, inWords(r.Stall),
 			inWords(r.Written), inWords(r.Switched), r.Writes))
 	}
 	return strings.Join(lines, "\n") + "\n"

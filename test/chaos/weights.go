@@ -82,6 +82,16 @@ func (w *weightWatch) saw(member string, weights map[string]int32) {
 	w.changes = append(w.changes, change{time.Now(), member, weights})
 }
 
+// expect complains where a member's route has other weights.
+func (w *weightWatch) expect(member string, want map[string]int32) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if fmt.Sprint(w.last[member]) != fmt.Sprint(want) {
+		return fmt.Errorf("%s: weights are %v, want %v", member, w.last[member], want)
+	}
+	return nil
+}
+
 // stop returns every change, in the order in which they were seen.
 func (w *weightWatch) stop() []change {
 	w.cancel()

@@ -21,7 +21,7 @@ func TestFaultsUnderLoad(t *testing.T) {
 	for _, fault := range chaos.Short() {
 		t.Run(fault.Name, func(t *testing.T) {
 			r := fault.Run(t)
-			t.Logf("lost: %s safe, %s not safe, %s at the dead gateway; longest %s; %v", r.Safe, r.Unsafe, r.AtDead, r.Stall, r.Losses)
+			t.Logf("lost: %s safe, %s not safe, %s apart; longest %s; %v", r.Safe, r.Unsafe, r.Apart, r.Stall, r.Losses)
 			require.NoError(t, r.Check())
 		})
 	}
