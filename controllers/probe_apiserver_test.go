@@ -6,6 +6,7 @@ package controllers
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -84,7 +85,7 @@ func TestASuspectedClusterIsLeftAndJoinedAgain(t *testing.T) {
 	}
 }
 
-func TestTheTokenOfAProbeIsMadeOnceAndKept(t *testing.T) {
+func TestTheTokenOfAProbeIsMadeOnceAndKeptUntilItsSecretIsDeleted(t *testing.T) {
 	a := newApp(t, theClusterset(t), "eks", "gke")
 	require.NoError(t, a.set.hub.Create(t.Context(), a.probed(v1alpha1.Probe{GRPC: &v1alpha1.GRPCProbe{}})))
 	var tokens []string
@@ -104,6 +105,16 @@ func TestTheTokenOfAProbeIsMadeOnceAndKept(t *testing.T) {
 	require.NoError(t, a.set.hub.Get(t.Context(), client.ObjectKey{Namespace: systemNamespace, Name: probeSecret}, &secret))
 	for _, token := range tokens {
 		require.Equal(t, tokenOf(secret.Data[probeSecretKey], federation.ServiceKey{Namespace: a.namespace, Name: "helloworld"}), token)
+	}
+	require.NoError(t, a.set.hub.Delete(t.Context(), &secret))
+	for _, member := range []string{"eks", "gke"} {
+		eventually(t, func() error {
+			route, err := a.probeRoute(member)
+			if err == nil && slices.Contains(tokens, route.Spec.Rules[0].Matches[0].Headers[0].Value) {
+				err = fmt.Errorf("%s still lets the old token in", member)
+			}
+			return err
+		})
 	}
 }
 

@@ -46,6 +46,7 @@ func (r *probeReconciler) setup(mgr ctrl.Manager) error {
 	return ctrl.NewControllerManagedBy(mgr).Named("probe").WithOptions(concurrently).
 		For(&mcsv1beta1.ServiceImport{}, builder.WithPredicates(specChanged)).
 		Watches(&gatewayv1.HTTPRoute{}, handler.EnqueueRequestsFromMapFunc(importsReferredTo), builder.WithPredicates(specChanged)).
+		Watches(&corev1.Secret{}, handler.EnqueueRequestsFromMapFunc(r.ofSecret)).
 		WatchesRawSource(&r.triggers.probes).
 		Complete(r)
 }
@@ -54,6 +55,19 @@ func (r *probeReconciler) setup(mgr ctrl.Manager) error {
 func importsReferredTo(_ context.Context, o client.Object) []reconcile.Request {
 	var out []reconcile.Request
 	for _, key := range federation.ImportsOf(o.(*gatewayv1.HTTPRoute)) {
+		out = append(out, requestFor(key))
+	}
+	return out
+}
+
+// ofSecret wakes all that is probed when the tokens are to be others: one that was made known must not stay good until
+// something else happens.
+func (r *probeReconciler) ofSecret(_ context.Context, o client.Object) []reconcile.Request {
+	if o.GetNamespace() != systemNamespace || o.GetName() != probeSecret {
+		return nil
+	}
+	var out []reconcile.Request
+	for _, key := range r.probes.probed() {
 		out = append(out, requestFor(key))
 	}
 	return out
@@ -83,7 +97,20 @@ func (r *probeReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl
 		r.triggers.heldProbes.Store(key, true)
 	}
 	r.probes.set(key, plan, token)
+	if plan.Probe == nil {
+		return ctrl.Result{}, r.forget(ctx, key)
+	}
 	return ctrl.Result{}, nil
+}
+
+// forget ends what is remembered of an import to which no route refers any more. Until one does, nobody asks how it is.
+func (r *probeReconciler) forget(ctx context.Context, key federation.ServiceKey) error {
+	routes, err := routesOfImport(ctx, r.hub, key)
+	if err == nil && len(routes) == 0 {
+		r.probes.forget(key)
+		r.triggers.heldProbes.Delete(key)
+	}
+	return err
 }
 
 func (r *probeReconciler) plan(ctx context.Context, key federation.ServiceKey, members []member) (federation.ProbePlan, string, error) {

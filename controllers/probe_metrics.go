@@ -34,7 +34,14 @@ func newProbeMetrics(registerer prometheus.Registerer) *probeMetrics {
 	return m
 }
 
+// looked counts a look, unless the service is probed there no more: one that was under way would begin a series that
+// nobody ends.
 func (m *probeMetrics) looked(key federation.ServiceKey, cluster, vantage string, look federation.Look) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !slices.Contains(m.probed[key], cluster) {
+		return
+	}
 	m.looks.WithLabelValues(key.Namespace, key.Name, cluster, vantage, string(look.Result)).Inc()
 }
 

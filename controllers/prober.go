@@ -103,7 +103,9 @@ func (p *prober) Start(ctx context.Context) error {
 	p.ctx = ctx
 	for key, service := range p.services {
 		for cluster := range service.pairs {
-			p.lane(cluster).Add(key)
+			if lane := p.lane(cluster); lane != nil {
+				lane.Add(key)
+			}
 		}
 	}
 	p.mu.Unlock()
@@ -167,13 +169,15 @@ func (p *prober) set(key federation.ServiceKey, plan federation.ProbePlan, token
 	p.services[key] = is
 	p.sum(was, -1)
 	p.sum(is, 1)
-	p.held = p.guard.HoldsFleet(p.doubts)
+	woken := p.weigh()
 	p.enqueue(key, was, is)
-	wake := p.awaits[key] || known && !same
+	if (p.awaits[key] || known && !same) && !slices.Contains(woken, key) {
+		woken = append(woken, key)
+	}
 	delete(p.awaits, key)
 	p.mu.Unlock()
 	p.metrics.keep(key, slices.Collect(maps.Keys(is.pairs)))
-	if wake {
+	for _, key := range woken {
 		p.changed(key)
 	}
 }
@@ -224,6 +228,19 @@ func (p *prober) decided(key federation.ServiceKey) (known, probed bool) {
 	defer p.mu.Unlock()
 	service := p.services[key]
 	return service != nil, service != nil && service.settings != nil
+}
+
+// probed are the services that are looked at, in any order.
+func (p *prober) probed() []federation.ServiceKey {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var keys []federation.ServiceKey
+	for key, service := range p.services {
+		if service.settings != nil {
+			keys = append(keys, key)
+		}
+	}
+	return keys
 }
 
 // await tells whether it is known whether a service is probed, and wakes it once it is.
@@ -283,7 +300,7 @@ func (p *prober) probedOver(gateway federation.NamespacedName) map[string][]fede
 
 // count takes a pair's doubt into the sums, and says of which services something else is known now. It needs mu.
 func (p *prober) count(key federation.ServiceKey, service *probedService, cluster string, pair *probedPair) []federation.ServiceKey {
-	held := p.held
+	var woken []federation.ServiceKey
 	if doubted := pair.state.Doubted(); doubted != pair.doubted {
 		change := federation.Doubt{Doubted: 1}
 		sign := -1
@@ -291,16 +308,22 @@ func (p *prober) count(key federation.ServiceKey, service *probedService, cluste
 			sign = 1
 		}
 		service.doubt, p.doubts[cluster], pair.doubted = service.doubt.Plus(change, sign), p.doubts[cluster].Plus(change, sign), doubted
-		p.held = p.guard.HoldsFleet(p.doubts)
+		woken = p.weigh()
 	}
-	var woken []federation.ServiceKey
-	if held == p.held {
-		if p.tell(key, service) {
-			woken = append(woken, key)
-		}
-		return woken
+	if p.tell(key, service) {
+		woken = append(woken, key)
+	}
+	return woken
+}
+
+// weigh asks the guard again, and says of which services something else is known because of what it says. It needs mu.
+func (p *prober) weigh() []federation.ServiceKey {
+	held := p.held
+	if p.held = p.guard.HoldsFleet(p.doubts); p.held == held {
+		return nil
 	}
 	p.metrics.guard(p.held != "")
+	var woken []federation.ServiceKey
 	for key, service := range p.services {
 		if p.tell(key, service) {
 			woken = append(woken, key)

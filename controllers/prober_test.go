@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
 
 	"isthmus.dev/isthmus/api/v1alpha1"
@@ -236,6 +237,32 @@ func TestProberMovesNothingWhenAllRefuseTogether(t *testing.T) {
 			})
 		}
 	}
+}
+
+// What the guard says changes also when clusters come and go, and everybody hears of it.
+func TestTheGuardLetsGoWithTheClustersThatWereInDoubt(t *testing.T) {
+	probing(t, func(t *testing.T, p *prober, n *network, _ *atomic.Int64) {
+		other := federation.ServiceKey{Namespace: "sample", Name: "other"}
+		p.set(probedKey, probePlan("aks", "eks", "gke", "oke"), "token")
+		p.set(other, probePlan("aks"), "token")
+		for _, cluster := range []string{"eks", "gke", "oke"} {
+			for _, member := range []string{"aks", "eks", "gke", "oke"} {
+				n.set(member, cluster, federation.LookFailed)
+			}
+		}
+		holds := func() float64 { return testutil.ToFloat64(p.metrics.holds) }
+		time.Sleep(time.Minute)
+		require.InDelta(t, 1, holds(), 0)
+		p.set(probedKey, probePlan("aks"), "token")
+		require.Zero(t, holds())
+		p.forget(probedKey)
+		p.forget(other)
+		require.Empty(t, p.services)
+		require.Empty(t, p.doubts)
+		require.Empty(t, p.lanes)
+		p.metrics.looked(other, "aks", "hub", federation.Look{Result: federation.LookOK})
+		require.Zero(t, testutil.CollectAndCount(p.metrics.looks), "a look that was under way begins no series")
+	})
 }
 
 // One that is not heard itself is no witness: whether eks is dead, or the way to both is cut, cannot be told.
