@@ -3,6 +3,7 @@
 package controllers
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -22,8 +23,12 @@ import (
 	"isthmus.dev/isthmus/federation"
 )
 
-// maxListedExports is how many exports a MemberCluster's status names.
-const maxListedExports = 100
+// What a MemberCluster's status names at most.
+const (
+	maxListedExports   = 100
+	maxListedGateways  = 100
+	maxListedAddresses = 16 // of one Gateway, as of the hub's own (Gateway API, GatewayStatus.addresses)
+)
 
 // discover fills in what the member's own objects say of it. What cannot be read now stays as last known.
 func (r *memberReconciler) discover(ctx context.Context, m member, status *v1alpha1.MemberClusterStatus) error {
@@ -41,6 +46,9 @@ func (r *memberReconciler) discover(ctx context.Context, m member, status *v1alp
 		place := federation.DiscoverPlace(nodes.Items)
 		status.Provider, status.Region, status.Zone = place.Provider, place.Region, place.Zone
 		if err := listExports(ctx, m, status); err != nil {
+			return err
+		}
+		if err := listGateways(ctx, m, status); err != nil {
 			return err
 		}
 	}
@@ -71,6 +79,32 @@ func listExports(ctx context.Context, m member, status *v1alpha1.MemberClusterSt
 	slices.Sort(names)
 	status.ExportedServiceCount = int32(len(names))
 	status.ExportedServices = names[:min(len(names), maxListedExports)]
+	return nil
+}
+
+// listGateways tells whose the addresses of the hub's Gateways are, which these do not say themselves.
+func listGateways(ctx context.Context, m member, status *v1alpha1.MemberClusterStatus) error {
+	var held gatewayv1.GatewayList
+	if err := m.list(ctx, &held, client.UnsafeDisableDeepCopy, client.MatchingLabels{v1alpha1.LabelManagedBy: v1alpha1.ManagedBy}); err != nil {
+		return err
+	}
+	status.Gateways = nil
+	for i := range held.Items {
+		g := &held.Items[i]
+		owner, ours := federation.ParseOwner(g)
+		if !ours || owner != federation.GatewayOwner(g.Namespace, g.Name) || federation.GatewayWaitsFor(g) != "" {
+			continue
+		}
+		listed := v1alpha1.MemberGateway{Namespace: g.Namespace, Name: g.Name}
+		for _, a := range g.Status.Addresses[:min(len(g.Status.Addresses), maxListedAddresses)] {
+			listed.Addresses = append(listed.Addresses, a.Value)
+		}
+		status.Gateways = append(status.Gateways, listed)
+	}
+	slices.SortFunc(status.Gateways, func(a, b v1alpha1.MemberGateway) int {
+		return cmp.Or(strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Name, b.Name))
+	})
+	status.Gateways = status.Gateways[:min(len(status.Gateways), maxListedGateways)]
 	return nil
 }
 

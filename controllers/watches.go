@@ -130,7 +130,7 @@ func (w *watcher) wakeOwners(ctx context.Context, name string) {
 //	ServiceExport, Service      -> the service, and the routes that refer to it
 //	EndpointSlice               -> the same, when a slice becomes empty or stops being so, and when the share of ready
 //	                               endpoints is another
-//	Gateway, HTTPRoute, …       -> its owner, when it is ours; of a Gateway also what is probed over it
+//	Gateway, HTTPRoute, …       -> its owner, when it is ours; of a Gateway also what is probed over it, and the member
 //	HTTPRoute                   -> also the services that it named and names no more
 //	ServiceEntry                -> also the routes that may name it now
 //	Namespace, Node             -> whatever waits for the namespace; the member's own status
@@ -161,6 +161,9 @@ func (w *watcher) objectChanged(member string, old, current client.Object) {
 		}
 	case *gatewayv1.HTTPRoute:
 		w.routeChanged(old, current)
+	case *gatewayv1.Gateway:
+		w.ownerOf(o)
+		w.members.wake("", member) // whose status tells its addresses
 	default:
 		w.ownerOf(o)
 	}

@@ -112,6 +112,14 @@ const (
 	ReasonNotAccepted        = "NotAccepted"
 )
 
+// Reasons of concerns that `isthmus plan` names, beside those of conditions and weights.
+const (
+	// ReasonProbeMissing is of a cluster that would be lost and keeps its share, because nothing looks at it.
+	ReasonProbeMissing = "ProbeMissing"
+	// ReasonClientsEnter is of a Gateway that would go on to name an address of a cluster that is lost.
+	ReasonClientsEnter = "ClientsEnter"
+)
+
 // ReasonClassNotFound is on a hub Gateway that is served and whose GatewayClass is gone.
 const ReasonClassNotFound = "GatewayClassNotFound"
 

@@ -138,6 +138,14 @@ type MemberClusterStatus struct {
 	// EastWestAddress in force, host:port.
 	// +optional
 	EastWestAddress string `json:"eastWestAddress,omitempty"`
+	// Gateways are the first hundred of the hub's Gateways that are programmed in the member, with the addresses that it
+	// gave them, sorted.
+	// +optional
+	// +kubebuilder:validation:MaxItems=100
+	// +listType=map
+	// +listMapKey=namespace
+	// +listMapKey=name
+	Gateways []MemberGateway `json:"gateways,omitempty"`
 	// ExportedServiceCount is the number of valid exports in the member.
 	// +optional
 	ExportedServiceCount int32 `json:"exportedServiceCount,omitempty"`
@@ -146,4 +154,20 @@ type MemberClusterStatus struct {
 	// +kubebuilder:validation:MaxItems=100
 	// +listType=set
 	ExportedServices []string `json:"exportedServices,omitempty"`
+}
+
+// MemberGateway is a Gateway of the hub in a member.
+type MemberGateway struct {
+	// Namespace of the Gateway.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Namespace string `json:"namespace"`
+	// Name of the Gateway.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name"`
+	// Addresses at which the member's gateway is reached, as its status says: at most 16.
+	// +kubebuilder:validation:MaxItems=16
+	// +listType=atomic
+	Addresses []string `json:"addresses"`
 }
