@@ -5,6 +5,7 @@ package federation
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -26,6 +27,11 @@ func ParseServiceKey(s string) ServiceKey {
 
 // String is namespace/name.
 func (k ServiceKey) String() string { return k.Namespace + "/" + k.Name }
+
+// keysOf are the keys of a map by service, sorted.
+func keysOf[T any](m map[ServiceKey]T) []ServiceKey {
+	return slices.SortedFunc(maps.Keys(m), func(a, b ServiceKey) int { return strings.Compare(a.String(), b.String()) })
+}
 
 // Export is one ServiceExport together with the Service that it exports.
 type Export struct {

@@ -4,7 +4,6 @@ package federation
 
 import (
 	"cmp"
-	"maps"
 	"slices"
 	"strings"
 
@@ -29,7 +28,7 @@ const reasonUnproven = "Unproven"
 // not known yet leaves what was said: a hub that has just started knows nothing worse than the one before.
 func routeProbed(s RouteSnapshot) metav1.Condition {
 	said, probed, awaited := map[string][]string{}, false, false
-	for _, key := range slices.SortedFunc(maps.Keys(s.Services), func(a, b ServiceKey) int { return strings.Compare(a.String(), b.String()) }) {
+	for _, key := range keysOf(s.Services) {
 		service := s.Services[key]
 		for _, m := range service.Members {
 			if m.Probe == nil || !m.Exported {

@@ -58,6 +58,10 @@ type storyHead struct {
 	Show []string `json:"show,omitempty"`
 	// Only these members are told of, where the others say nothing new.
 	Only []string `json:"only,omitempty"`
+	// Lose and Drain are what is supposed, each by itself, as CLUSTER or CLUSTER/NAMESPACE/NAME; LoseTogether is one supposition.
+	Lose         []string `json:"lose,omitempty"`
+	LoseTogether []string `json:"loseTogether,omitempty"`
+	Drain        []string `json:"drain,omitempty"`
 	// Rounds is how often everything is planned; between two rounds each member takes over and confirms its plan.
 	Rounds int `json:"rounds,omitempty"`
 }

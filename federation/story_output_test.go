@@ -184,6 +184,8 @@ func (s *story) show(t *testing.T, what string, out *bytes.Buffer) {
 		for _, key := range sortedKeys(services) {
 			writeExports(out, services[key])
 		}
+	case "what-if":
+		s.suppose(t, out)
 	default:
 		t.Fatalf("a story cannot show %q", what)
 	}
