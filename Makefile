@@ -92,9 +92,9 @@ test-lint: $(REPORT)
 	@$(SUITE) -plain lint -- $(MAKE) lint
 
 .PHONY: golden
-golden: need-go ## Rewrite the golden files of the core and of the tour; look at the difference before you commit it.
-	$(GO) test ./federation/... ./test/lab/tour -update
-	@git --no-pager diff --stat -- federation test/lab/tour
+golden: need-go ## Rewrite the golden files of the core, the command and the tour; look at the difference before you commit it.
+	$(GO) test ./federation/... ./cmd/isthmus ./test/lab/tour -update
+	@git --no-pager diff --stat -- federation cmd/isthmus test/lab/tour
 
 .PHONY: fuzz
 fuzz: need-go ## Search at random: RAPID_CHECKS schedules a property, and each fuzz test for FUZZTIME (30s).

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"time"
+
+	"github.com/spf13/pflag"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/runtime"
+	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
+
+	"isthmus.dev/isthmus/api/v1alpha1"
+)
+
+// access is how the hub is reached: the flags that people know from kubectl.
+type access struct {
+	kubeconfig, context, namespace string
+	timeout                        time.Duration
+}
+
+func addAccessFlags(flags *pflag.FlagSet) *access {
+	a := &access{}
+	flags.StringVar(&a.kubeconfig, "kubeconfig", "", "the kubeconfig (default: as kubectl finds it)")
+	flags.StringVar(&a.context, "context", "", "its context that leads to the hub (default: its current one)")
+	flags.StringVarP(&a.namespace, "namespace", "n", "", "tell only of this namespace of the hub (default: of all)")
+	flags.DurationVar(&a.timeout, "request-timeout", 10*time.Second, "how long the hub may take in all")
+	return a
+}
+
+// hub is the way into the hub, for reading: see readOnly.
+type hub struct {
+	client.Client
+	// where is the context and the server, for messages.
+	where string
+	// namespace of the kubeconfig's context, for objects in files that name none.
+	namespace string
+}
+
+func (a *access) config() clientcmd.ClientConfig {
+	rules := clientcmd.NewDefaultClientConfigLoadingRules()
+	rules.ExplicitPath = a.kubeconfig
+	return clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{CurrentContext: a.context})
+}
+
+// reader connects to the hub in a way that cannot change anything.
+func (a *access) reader() (*hub, error) {
+	config := a.config()
+	cfg, err := config.ClientConfig()
+	if err != nil {
+		return nil, fmt.Errorf("no way to the hub: %w; name it with --kubeconfig and --context", err)
+	}
+	cfg = rest.CopyConfig(cfg)
+	cfg.QPS, cfg.Burst, cfg.UserAgent = 50, 100, "isthmus"
+	cfg.Wrap(func(next http.RoundTripper) http.RoundTripper { return readOnly{next} })
+	h := &hub{where: cfg.Host}
+	if a.context != "" {
+		h.where = "context " + a.context + " (" + cfg.Host + ")"
+	}
+	if h.namespace, _, err = config.Namespace(); err != nil {
+		return nil, err
+	}
+	if a.namespace != "" {
+		h.namespace = a.namespace
+	}
+	dryRun := true
+	h.Client, err = client.New(cfg, client.Options{Scheme: newScheme(), DryRun: &dryRun})
+	return h, err
+}
+
+func newScheme() *runtime.Scheme {
+	s := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, v1alpha1.AddToScheme, gatewayv1.Install, mcsv1beta1.Install} {
+		utilruntime.Must(add(s))
+	}
+	return s
+}
+
+// readOnly lets through what cannot change anything: reads, and writes of which the API server is told that they are to
+// be tried only. Whatever else this program might come to do by mistake ends here.
+type readOnly struct{ next http.RoundTripper }
+
+// RoundTrip implements http.RoundTripper.
+func (r readOnly) RoundTrip(req *http.Request) (*http.Response, error) {
+	reads := req.Method == http.MethodGet || req.Method == http.MethodHead
+	if !reads && !slices.Equal(req.URL.Query()["dryRun"], []string{"All"}) {
+		return nil, fmt.Errorf("refused to send %s %s: this command changes nothing", req.Method, req.URL.Path)
+	}
+	return r.next.RoundTrip(req)
+}
+
+// explain says what keeps the hub's objects from being read, and what to do.
+func (h *hub) explain(err error, what string) error {
+	var network *url.Error
+	switch {
+	case apierrors.IsForbidden(err):
+		return fmt.Errorf("you may not read the %s of the hub: ask for the rights that docs/reference/cli.md lists: %w", what, err)
+	case apierrors.IsUnauthorized(err):
+		return fmt.Errorf("the hub (%s) does not accept your credentials: log in again, or name another --context", h.where)
+	case meta.IsNoMatchError(err), apierrors.IsNotFound(err):
+		return fmt.Errorf("%s has no %s: is it the hub? Name it with --context; on a new hub, install Isthmus first", h.where, what)
+	case errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("the hub (%s) did not answer in time: try again, give it longer by --request-timeout, or name another --context", h.where)
+	case errors.As(err, &network):
+		return fmt.Errorf("the hub (%s) cannot be reached: %w; the members serve without it", h.where, network.Err)
+	}
+	return fmt.Errorf("reading the %s of the hub (%s): %w", what, h.where, err)
+}
