@@ -257,27 +257,41 @@ func (p *prober) await(key federation.ServiceKey) (known bool) {
 // probed.
 func (p *prober) signal(key federation.ServiceKey, cluster string, before federation.Verdict) *federation.ProbeSignal {
 	p.mu.Lock()
-	defer p.mu.Unlock()
+	s, woken := p.signalGiven(key, cluster, before)
+	p.mu.Unlock()
+	for _, key := range woken {
+		p.changed(key)
+	}
+	return s
+}
+
+// signalGiven also says of which services something else is known by what was acted on. It needs mu.
+func (p *prober) signalGiven(key federation.ServiceKey, cluster string, before federation.Verdict) (*federation.ProbeSignal, []federation.ServiceKey) {
 	service := p.services[key]
 	switch {
 	case service == nil:
 		if before == federation.Suspected {
 			p.awaits[key] = true
 		}
-		return &federation.ProbeSignal{Undecided: true}
+		return &federation.ProbeSignal{Undecided: true}, nil
 	case service.settings == nil:
-		return nil
+		return nil, nil
 	case service.pairs[cluster] == nil:
-		return &federation.ProbeSignal{Proven: service.proven}
+		return &federation.ProbeSignal{Proven: service.proven}, nil
 	}
-	return p.signalOf(service, service.pairs[cluster])
+	pair, woken := service.pairs[cluster], []federation.ServiceKey(nil)
+	if before == federation.Suspected && pair.state.Hub.Sight == federation.SeenNothing && !pair.state.Out {
+		pair.state.Out = true
+		woken = p.count(key, service, cluster, pair)
+	}
+	return p.signalOf(service, pair), woken
 }
 
 // signalOf needs mu.
 func (p *prober) signalOf(service *probedService, pair *probedPair) *federation.ProbeSignal {
-	held := p.held
+	held := p.guard.HoldsService(service.doubt)
 	if held == "" {
-		held = p.guard.HoldsService(service.doubt)
+		held = p.held
 	}
 	return &federation.ProbeSignal{ProbeState: pair.state, Proven: service.proven,
 		HubsWordIsEnough: service.settings.spec.HubsWordIsEnough, Held: held}

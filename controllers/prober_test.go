@@ -296,7 +296,24 @@ func TestProberHoldsWhatIsOutWhenMostAreInDoubt(t *testing.T) {
 			n.set(member, "gke", federation.LookFailed)
 		}
 		time.Sleep(10 * time.Second)
-		require.Equal(t, "GuardHolds", judge(p, "eks", federation.Suspected).Reason)
+		require.Equal(t, federation.Suspected, judge(p, "eks", federation.Suspected).Verdict)
+		require.Equal(t, "GuardHolds", judge(p, "gke", federation.Fit).Reason)
+	})
+}
+
+// What an earlier process took out counts against the share, also while nothing can be seen of it.
+func TestProberCountsWhatWasOutBeforeARestart(t *testing.T) {
+	probing(t, func(t *testing.T, p *prober, n *network, _ *atomic.Int64) {
+		for _, member := range []string{"eks", "gke"} {
+			n.set(member, "eks", federation.LookVoid)
+		}
+		p.set(probedKey, probePlan("eks", "gke"), "token")
+		time.Sleep(10 * time.Second)
+		require.Equal(t, "ProbeAwaited", judge(p, "eks", federation.Suspected).Reason)
+		for _, member := range []string{"eks", "gke"} {
+			n.set(member, "gke", federation.LookFailed)
+		}
+		time.Sleep(10 * time.Second)
 		require.Equal(t, "GuardHolds", judge(p, "gke", federation.Fit).Reason)
 	})
 }

@@ -47,8 +47,11 @@ func (g Guard) HoldsService(clusters Doubt) string {
 	case clusters.Probed == 1:
 		return "it is the only cluster that is probed, and the last one is never taken out on suspicion"
 	}
-	return "too many of its clusters are suspected together, which may be a fault of what they share"
+	return tooMany
 }
+
+// tooMany is said of a service as of the fleet: it changes RoutePlans, and they often hold by turns.
+const tooMany = "too many clusters are suspected together, so the hub itself, its network, or what they share is at fault rather than they"
 
 // HoldsFleet says why no cluster may be taken out of anything on suspicion, given the doubts on the services of each
 // cluster; empty where it may.
@@ -65,5 +68,5 @@ func (g Guard) HoldsFleet(services map[string]Doubt) string {
 		// Of a single cluster each service says the same by itself.
 		return ""
 	}
-	return "most clusters are suspected together, so the hub itself, or its network, is at fault rather than they"
+	return tooMany
 }

@@ -184,8 +184,11 @@ func (r Recovery) could(see Sight) int {
 	if see.Finding.Verdict != Fit {
 		return 0
 	}
-	return min(100, see.ReadyPercent*100/r.minReady)
+	return r.carries(see)
 }
+
+// carries is how much of its part a backend could take by its endpoints alone, in percent.
+func (r Recovery) carries(see Sight) int { return min(100, see.ReadyPercent*100/r.minReady) }
 
 // Observe is the state after something was seen at a time. It falls at once to what the backend could take, and rises
 // by what Recovery says:
@@ -308,7 +311,9 @@ func (r Recovery) step(s HealthState, see Sight, now time.Time) HealthState {
 }
 
 // wake is when a state changes by itself, if what is seen stays as it is; the zero value where it does not.
-func (r Recovery) wake(s HealthState, fresh bool) time.Time {
+func (r Recovery) wake(s HealthState, see Sight) time.Time {
+	// Whatever is not known lets nobody take more.
+	fresh := see.Fresh && see.Finding.Verdict != Unknown
 	switch {
 	case s.Phase == v1alpha1.HealthFull:
 		return s.Since.Add(r.maxHold)

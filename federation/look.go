@@ -103,6 +103,10 @@ type ProbeState struct {
 	Hub Streak
 	// Peer is the look through other clusters' gateways, taken while the hub's own fails.
 	Peer Streak
+	// Unheard is whether the newest look through another cluster said nothing. Then what was heard before may be old.
+	Unheard bool
+	// Out is whether an earlier process took the cluster out on suspicion, and left it so.
+	Out bool
 }
 
 // StepHub takes in a look of the hub's own. When it succeeds nobody else is asked any more, and what was heard of them is
@@ -118,13 +122,18 @@ func (p ProbeState) StepHub(look Look, rise, fall int32) ProbeState {
 
 // StepPeer takes in a look through another cluster.
 func (p ProbeState) StepPeer(look Look, rise, fall int32) ProbeState {
-	p.Peer = p.Peer.Step(look, rise, fall)
+	p.Peer, p.Unheard = p.Peer.Step(look, rise, fall), look.Result == LookVoid
 	return p
 }
 
-// Doubted tells whether the guard counts the cluster among those in doubt: the newest look failed, and no other cluster
-// says otherwise. That is sooner than any verdict, so that a cut link of the hub is seen as one before it moves anything.
-func (p ProbeState) Doubted() bool { return p.Hub.Doubted() && p.Peer.Sight != SeenWell }
+// Doubted tells whether the guard counts the cluster among those in doubt, unless another cluster sees it well now: from the
+// first look that fails, so that a cut link of the hub is seen as one before it moves anything, until it is seen well. One
+// look that succeeds takes no cluster back in, and so it makes no room to take another out. One that was taken out before the
+// hub restarted is in doubt until it has been looked at.
+func (p ProbeState) Doubted() bool {
+	doubted := p.Hub.Sight == SeenIll || p.Hub.Doubted() || p.Out && p.Hub.Sight == SeenNothing
+	return doubted && (p.Peer.Sight != SeenWell || p.Unheard)
+}
 
 // ProbeSignal is what the probes say of one service in one cluster.
 type ProbeSignal struct {

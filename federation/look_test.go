@@ -80,6 +80,21 @@ func TestStreakTurnsOnlyOnARow(t *testing.T) {
 	})
 }
 
+// A cluster counts against the share for as long as it may be out: one look that succeeds makes no room for another.
+func TestDoubtLastsUntilAClusterIsSeenWell(t *testing.T) {
+	bad, good := Look{LookFailed, "503"}, Look{LookOK, "200"}
+	s := ProbeState{}.StepHub(bad, 2, 2)
+	require.True(t, s.Doubted(), "from the first look that fails")
+	s = s.StepHub(bad, 2, 2).StepHub(good, 2, 2)
+	require.Equal(t, SeenIll, s.Hub.Sight)
+	require.True(t, s.Doubted())
+	require.False(t, s.StepHub(good, 2, 2).Doubted())
+	require.False(t, s.StepPeer(good, 1, 2).Doubted(), "another cluster sees it well")
+	require.True(t, s.StepPeer(good, 1, 2).StepPeer(Look{Result: LookVoid}, 1, 2).Doubted(), "nobody can be asked any more")
+	require.True(t, ProbeState{Out: true}.Doubted(), "it was taken out before a restart")
+	require.False(t, ProbeState{Out: true}.StepHub(good, 1, 1).Doubted())
+}
+
 func TestProbeStateForgetsPeersOnceTheHubSeesWell(t *testing.T) {
 	bad, good := Look{LookFailed, "503"}, Look{LookOK, "200"}
 	s := ProbeState{}

@@ -284,6 +284,9 @@ func checkFailover(t require.TestingT, w world, planned v1alpha1.PlannedRule) {
 		if !service.Synced {
 			serving = service.Before != Unfit
 		}
+		if service.Probe != nil {
+			serving = service.Finding().Serving(service.Before)
+		}
 		drain := w.Overrides.drain(b.Cluster, ServiceKey{namespace, name})
 		require.False(t, drain != nil && drain.Spec.Force && b.Weight > 0 && !slices.Contains(weightByOverride[:2], b.Reason),
 			"%s is drained by force and takes traffic: %s", b.Cluster, b.Reason)

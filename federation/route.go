@@ -450,6 +450,9 @@ func (s routePlanner) candidates(m RouteMember, ruleName string, key ServiceKey,
 			Resolving: cluster != m.Name && resolving(m.Observed, key, remoteService(key, cluster, port), was),
 			State:     s.remembered(ruleName, was, key, port, cluster), Fresh: exporter.Synced && exporter.Reachable,
 			Endpoints: exporter.Endpoints, Word: s.Overrides.failback(cluster, key)}
+		if !candidate.Endpoints.Seen {
+			candidate.Endpoints = EndpointsOf(was)
+		}
 		if drain := s.Overrides.drain(cluster, key); drain != nil {
 			candidate.Drained, candidate.Forced = drain.Name, drain.Spec.Force
 		}

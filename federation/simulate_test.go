@@ -3,6 +3,7 @@
 package federation
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -35,6 +36,11 @@ type simulation struct {
 	// spills are the clusters to which proxies may go by themselves, and rewritten counts how often that changed.
 	spills    []string
 	rewritten int
+	// probed is whether the service is, believed whether the hub's word is enough, proven whether a look has succeeded in this
+	// process, and blind whether the hub sees nobody.
+	probed, believed, proven, blind bool
+	// brief leaves out of each step what random schedules check as well.
+	brief bool
 	// undamped is whether something happened since that lets clusters return without their hold.
 	undamped bool
 }
@@ -50,7 +56,65 @@ type simulated struct {
 	observed          *gatewayv1.HTTPRoute
 	last              []v1alpha1.PlannedRule
 	endpoints         Endpoints
+	// sick answers with errors, cut cannot be seen by the hub itself, and mute says nothing to either.
+	sick, cut, mute bool
+	seen            ProbeState
 }
+
+// look is one look at each cluster that exports the service, and at those that fail one through another cluster.
+func (s *simulation) look() {
+	for i := range s.members {
+		m := &s.members[i]
+		if !s.probed || !m.exported {
+			m.seen = ProbeState{}
+			continue
+		}
+		hub, peer := Look{LookOK, "200"}, Look{LookOK, "through another: 200"}
+		switch {
+		case s.blind:
+			hub, peer = Look{LookSilent, "timeout"}, Look{Result: LookVoid}
+		case m.mute:
+			hub, peer = Look{Result: LookVoid}, Look{Result: LookVoid}
+		case m.sick:
+			hub, peer = Look{LookFailed, "503"}, Look{LookFailed, "through another: 503"}
+		case m.cut:
+			hub = Look{LookSilent, "timeout"}
+		}
+		if hub.Result != LookOK || m.seen.Hub.Sight == SeenIll {
+			m.seen = m.seen.StepPeer(peer, 1, 2)
+		}
+		m.seen = m.seen.StepHub(hub, 1, 2)
+		s.proven = s.proven || hub.Result == LookOK || peer.Result == LookOK
+	}
+}
+
+// signals are what the probes say of each cluster, as the hub's prober does; decided is what was decided before.
+func (s *simulation) signals(decided Decided) []*ProbeSignal {
+	out := make([]*ProbeSignal, len(s.members))
+	if !s.probed {
+		return out
+	}
+	doubt, services := Doubt{}, map[string]Doubt{}
+	for i := range s.members {
+		m := &s.members[i]
+		m.seen.Out = m.seen.Out || m.seen.Hub.Sight == SeenNothing && decided.Of(sampleKey, m.name).Verdict == Suspected
+		if !m.exported {
+			continue
+		}
+		one := Doubt{Probed: 1}
+		if m.seen.Doubted() {
+			one.Doubted = 1
+		}
+		doubt, services[m.name] = doubt.Plus(one, 1), one
+	}
+	held := cmp.Or(s.guard().HoldsService(doubt), s.guard().HoldsFleet(services))
+	for i, m := range s.members {
+		out[i] = &ProbeSignal{ProbeState: m.seen, Proven: s.proven, HubsWordIsEnough: s.believed, Held: held}
+	}
+	return out
+}
+
+func (s *simulation) guard() Guard { return Guard{MaxSuspected: DefaultMaxSuspected} }
 
 func newSimulation(d v1alpha1.Distribution, failback v1alpha1.Failback, clusters int) *simulation {
 	group, kind := gatewayv1.Group("multicluster.x-k8s.io"), gatewayv1.Kind("ServiceImport")
@@ -100,13 +164,15 @@ func (s *simulation) service() ServiceSnapshot {
 			out.Remembered.Clusters = append(out.Remembered.Clusters, m.name)
 		}
 	}
-	for _, m := range s.members {
+	signals := s.signals(decided)
+	for i, m := range s.members {
 		sm := exporter(m.name, m.ready)
 		sm.Reachable, sm.Synced, sm.Exported = m.reachable, m.read, m.exported
 		if !m.read {
 			sm = ServiceMember{Member: sm.Member}
 		}
 		was := decided.Of(sampleKey, m.name)
+		sm.Probe = signals[i]
 		sm.Before, sm.LeftOut, sm.Endpoints = was.Verdict, was.Out, m.endpoints
 		out.Members = append(out.Members, sm)
 	}
@@ -122,17 +188,64 @@ func (s *simulation) step(t require.TestingT) {
 	}
 	snapshot := s.snapshot()
 	plan := PlanRoute(snapshot)
-	require.Equal(t, asJSON(t, plan), asJSON(t, PlanRoute(snapshot)), "the same snapshot gives the same plan")
+	if !s.brief {
+		require.Equal(t, asJSON(t, plan), asJSON(t, PlanRoute(snapshot)), "the same snapshot gives the same plan")
+	}
 	checkPlan(t, world{snapshot}, plan)
 	s.checkAnswered(t, snapshot, plan)
 	s.checkRemovals(t, plan)
 	s.checkOverrides(t, snapshot, plan)
+	s.checkSuspicion(t, snapshot.Services[sampleKey])
+	s.checkIntent(t, snapshot, plan)
 	s.noteReturns(plan)
 	for i := range s.members {
 		s.members[i].takeOver(plan.Members[s.members[i].name])
 	}
 	s.plan = plan
 	s.checkFallbacks(t)
+}
+
+// checkSuspicion: of those that are newly suspected, no more than the share is out, and never the last.
+func (s *simulation) checkSuspicion(t require.TestingT, service ServiceSnapshot) {
+	exports, out, taken := 0, 0, false
+	for _, m := range service.Members {
+		f := m.Finding()
+		if service.Remembered == nil || !slices.Contains(service.Remembered.Clusters, m.Name) {
+			continue
+		}
+		exports++
+		if f.Verdict == Suspected || f.Verdict == Unknown && m.Before == Suspected {
+			out++
+			taken = taken || f.Verdict == Suspected && m.Before != Suspected
+		}
+	}
+	if taken {
+		require.LessOrEqual(t, out, s.guard().allowed(exports), "more are taken out on suspicion than may be: %v", s.told)
+	}
+}
+
+// checkIntent: where nothing is wrong and nobody has spoken, weights are as the policy says, to one part in ten thousand.
+func (s *simulation) checkIntent(t require.TestingT, snapshot RouteSnapshot, plan RoutePlan) {
+	d, sum := s.policy.Spec.Defaults.Distribution, int64(0)
+	for _, w := range d.Weights {
+		sum += int64(w.Weight)
+	}
+	if d.Type != v1alpha1.DistributionWeighted || sum == 0 || len(snapshot.Overrides) > 0 || slices.ContainsFunc(d.Weights,
+		func(w v1alpha1.ClusterWeight) bool { return w.Capacity != nil }) {
+		return
+	}
+	for _, m := range s.members {
+		rules := plan.Members[m.name].Rules
+		if len(rules) == 0 || !s.steady() || slices.ContainsFunc(rules[0].Backends, func(b v1alpha1.PlannedBackend) bool {
+			return HealthOf(b) != wholePart || Verdict(b.Verdict) != Fit || b.Reason == v1alpha1.WeightResolving || b.Reason == v1alpha1.ReasonImportNotFound
+		}) {
+			continue
+		}
+		have := weightsOf(rules)
+		for _, w := range d.Weights {
+			require.InDelta(t, float64(TotalWeight)*float64(w.Weight)/float64(sum), have[w.Cluster], 1, "%s in %s: %v", w.Cluster, m.name, s.told)
+		}
+	}
 }
 
 // checkFallbacks: proxies go by themselves only where the hub sends something too, or would if a tier before did not serve, and
@@ -306,8 +419,9 @@ func (s *simulation) restart(t require.TestingT) {
 		}
 	}
 	for i := range s.members {
-		s.members[i].endpoints = seeds[s.members[i].name]
+		s.members[i].endpoints, s.members[i].seen = seeds[s.members[i].name], ProbeState{}
 	}
+	s.proven = false
 }
 
 // checkStandstill: a restart, and the loss of API servers for however long, move nothing.
@@ -323,7 +437,12 @@ func (s *simulation) checkStandstill(t require.TestingT) {
 	restarted.restart(t)
 	before := still.plan
 	restarted.step(t)
-	require.Equal(t, asJSON(t, before), asJSON(t, restarted.plan), "a restart changed something: %v", s.told)
+	require.Equal(t, asJSON(t, objectsOf(before)), asJSON(t, objectsOf(restarted.plan)), "a restart moved something: %v", s.told)
+	if !s.probed {
+		// What is said of a cluster that was suspected changes: it has to be looked at again.
+		require.Equal(t, asJSON(t, before), asJSON(t, restarted.plan), "a restart changed something: %v", s.told)
+	}
+	still.checkBlindness(t)
 
 	for i := range still.members {
 		still.members[i].reachable = false
@@ -334,6 +453,23 @@ func (s *simulation) checkStandstill(t require.TestingT) {
 		still.now = still.now.Add(time.Hour)
 		still.step(t)
 		require.Equal(t, asJSON(t, objectsOf(before)), asJSON(t, objectsOf(still.plan)), "losing them for an hour did: %v", s.told)
+	}
+}
+
+// checkBlindness: a hub that sees nobody any more moves nothing, and says so once.
+func (s *simulation) checkBlindness(t require.TestingT) {
+	blind := s.clone()
+	blind.blind = true
+	for range 3 {
+		blind.look()
+		blind.step(t)
+		require.Equal(t, asJSON(t, objectsOf(s.plan)), asJSON(t, objectsOf(blind.plan)), "the hub was blind, and moved something: %v", s.told)
+	}
+	before := blind.plan
+	for range 3 {
+		blind.look()
+		blind.step(t)
+		require.Equal(t, asJSON(t, before), asJSON(t, blind.plan), "what is said changes with each look: %v", s.told)
 	}
 }
 
@@ -394,6 +530,25 @@ func restarts(unread ...int) happens {
 	}}
 }
 
+// looked is what happens, and how the prober comes to see it.
+func looked(h happens) happens {
+	return happens{h.name + ", and is looked at", func(t require.TestingT, s *simulation) {
+		h.do(t, s)
+		for range 3 {
+			s.look()
+			s.step(t)
+		}
+	}}
+}
+
+func sickens(i int) happens {
+	return toggles("answers with errors or not", i, func(m *simulated) *bool { return &m.sick })
+}
+
+var nothing = happens{"nothing", func(require.TestingT, *simulation) {}}
+
+var blinds = happens{"the hub sees nobody, or everybody again", func(_ require.TestingT, s *simulation) { s.blind = !s.blind }}
+
 var reads = happens{"every member is read", func(_ require.TestingT, s *simulation) {
 	for i := range s.members {
 		s.members[i].read = true
@@ -428,7 +583,7 @@ func says(kind v1alpha1.OverrideType, i int) happens {
 func drawHappening(t *rapid.T, s *simulation) happens {
 	i := rapid.IntRange(0, len(s.members)-1).Draw(t, "cluster")
 	switch rapid.SampledFrom([]string{"time", "time", "time", "wake", "endpoints", "endpoints", "flap", "api", "read", "restart", "apply", "confirm",
-		"export", "word", "clock"}).Draw(t, "kind") {
+		"export", "word", "clock", "look", "look", "sight", "sight"}).Draw(t, "kind") {
 	case "time":
 		return passes(rapid.SampledFrom([]time.Duration{time.Millisecond, time.Second, 5 * time.Second, 15 * time.Second, time.Minute, 11 * time.Minute}).Draw(t, "time"))
 	case "wake":
@@ -451,6 +606,21 @@ func drawHappening(t *rapid.T, s *simulation) happens {
 	case "word":
 		return says(rapid.SampledFrom([]v1alpha1.OverrideType{v1alpha1.OverrideDrain, v1alpha1.OverrideDrain, v1alpha1.OverrideFailback,
 			v1alpha1.OverrideHold, v1alpha1.OverrideFreeze, v1alpha1.OverridePin}).Draw(t, "word"), i)
+	case "look":
+		return happens{"a look at all", func(_ require.TestingT, s *simulation) { s.look() }}
+	case "sight":
+		return rapid.SampledFrom([]func() happens{
+			func() happens { return looked(sickens(i)) },
+			func() happens { return sickens(i) },
+			func() happens {
+				return looked(toggles("the hub's link to it breaks or not", i, func(m *simulated) *bool { return &m.cut }))
+			},
+			func() happens {
+				return looked(toggles("its gateway says nothing or something", i, func(m *simulated) *bool { return &m.mute }))
+			},
+			func() happens { return blinds },
+			func() happens { return looked(blinds) },
+		}).Draw(t, "sight")()
 	case "clock":
 		s.undamped = true
 		return passes(-rapid.SampledFrom([]time.Duration{time.Second, time.Hour}).Draw(t, "back"))
@@ -493,6 +663,8 @@ func TestSimulation(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		clusters := rapid.IntRange(2, 4).Draw(t, "clusters")
 		s := newSimulation(drawDistribution(t, clusters), drawFailback(t), clusters)
+		s.probed, s.believed = rapid.Bool().Draw(t, "probed"), rapid.Bool().Draw(t, "believed")
+		looked(nothing).do(t, s)
 		s.step(t)
 		for range rapid.IntRange(1, 16).Draw(t, "steps") {
 			next := drawHappening(t, s)
@@ -568,19 +740,32 @@ func TestEverySchedule(t *testing.T) {
 		passes(5 * time.Second), passes(15 * time.Second), restarts(0), reads, says(v1alpha1.OverrideDrain, 0),
 		toggles("its API server is lost or back", 0, func(m *simulated) *bool { return &m.reachable })}
 	three := slices.Concat(two, []happens{endpointsBecome(2, 0, 10), says(v1alpha1.OverrideDrain, 2)})
+	sights := []happens{looked(sickens(0)), looked(sickens(1)), sickens(0), looked(blinds), looked(nothing), endpointsBecome(0, 0, 10), endpointsBecome(0, 10, 10),
+		looked(toggles("the hub's link to it breaks or not", 0, func(m *simulated) *bool { return &m.cut })),
+		looked(toggles("its gateway says nothing or something", 0, func(m *simulated) *bool { return &m.mute })),
+		passes(15 * time.Second), restarts(), restarts(0), reads, says(v1alpha1.OverrideDrain, 0), says(v1alpha1.OverrideHold, 0)}
+	cut1 := looked(toggles("the hub's link to it breaks or not", 1, func(m *simulated) *bool { return &m.cut }))
+	sightsOfThree := []happens{looked(sickens(0)), looked(sickens(1)), looked(sickens(2)), looked(blinds), cut1, restarts(0), endpointsBecome(0, 0, 10),
+		endpointsBecome(0, 10, 10), looked(toggles("the hub's link to it breaks or not", 0, func(m *simulated) *bool { return &m.cut }))}
 	tests := map[string]struct {
 		distribution v1alpha1.Distribution
 		clusters     int
 		happenings   []happens
+		probed       bool
 	}{
-		"two, weighted":  {weighted("c0", 80, "c1", 20), 2, two},
-		"two, local":     {v1alpha1.Distribution{Type: v1alpha1.DistributionLocal}, 2, two},
-		"three, tiers":   {tiersOfWeights("c0", 1, "c1", 1, "", "c2", 1), 3, three},
-		"three, one not": {weighted("c0", 80, "c1", 20), 3, three},
+		"two, weighted":   {weighted("c0", 80, "c1", 20), 2, two, false},
+		"two, local":      {v1alpha1.Distribution{Type: v1alpha1.DistributionLocal}, 2, two, false},
+		"three, tiers":    {tiersOfWeights("c0", 1, "c1", 1, "", "c2", 1), 3, three, false},
+		"three, one not":  {weighted("c0", 80, "c1", 20), 3, three, false},
+		"two, probed":     {weighted("c0", 80, "c1", 20), 2, sights, true},
+		"three, probed":   {weighted("c0", 1, "c1", 1, "c2", 1), 3, sightsOfThree, true},
+		"three, believed": {weighted("c0", 1, "c1", 1, "c2", 1), 3, sightsOfThree, true},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			s := newSimulation(test.distribution, v1alpha1.Failback{}, test.clusters)
+			s.brief, s.probed, s.believed = true, test.probed, name == "three, believed"
+			looked(nothing).do(t, s)
 			s.step(t)
 			search(t, s, test.happenings, length)
 		})

@@ -49,8 +49,8 @@ type Candidate struct {
 	blocked bool
 	// alone is whether it takes all that it could, because nobody else may take any.
 	alone bool
-	// could is how much of its part it could take by what is seen of it, in percent.
-	could int
+	// could is how much of its part it could take by what is seen of it, in percent; carries is that by its endpoints alone.
+	could, carries int
 }
 
 // Serving tells whether the candidate takes traffic.
@@ -67,12 +67,13 @@ func (c Candidate) percent() int {
 	return c.State.Percent
 }
 
-// ramp is how much of what it could take it may take, in percent.
+// ramp is how much of what it could take it may take, in percent. Of who is unknown the endpoints say what it could: else a
+// cluster that lost a part of them would seem to be returning.
 func (c Candidate) ramp() int {
-	if c.could == 0 || c.percent() == 100 {
+	if c.carries == 0 || c.percent() == 100 {
 		return c.percent()
 	}
-	return min(100, c.percent()*100/c.could)
+	return min(100, c.percent()*100/c.carries)
 }
 
 // sight is what is seen of the candidate.
@@ -157,7 +158,7 @@ func (s splitter) observe(candidates []Candidate) []Candidate {
 	candidates = slices.Clone(candidates)
 	for i := range candidates {
 		c := &candidates[i]
-		c.could, c.State = s.Recovery.could(c.sight()), s.Observe(c.State, c.sight(), s.now)
+		c.could, c.carries, c.State = s.Recovery.could(c.sight()), s.carries(c.sight()), s.Observe(c.State, c.sight(), s.now)
 	}
 	return candidates
 }
@@ -222,7 +223,7 @@ func (s splitter) distribute(candidates []Candidate) []Share {
 	awaited := s.awaited(tiers, candidates)
 	shares := make([]Share, 0, len(candidates))
 	for i, c := range candidates {
-		share := Share{Cluster: c.Cluster, Finding: c.Finding, State: c.State, Wake: s.wake(c.State, c.Fresh), Awaited: awaited[i]}
+		share := Share{Cluster: c.Cluster, Finding: c.Finding, State: c.State, Wake: s.wake(c.State, c.sight()), Awaited: awaited[i]}
 		if share.Parts = o.partsOf(i, c); o.held != nil && share.Parts > 0 {
 			share.Reason, share.Message = v1alpha1.WeightHeld, "no cluster is fit, so the split stays as it is: "+c.Finding.Message
 		} else {

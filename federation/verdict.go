@@ -71,9 +71,10 @@ const (
 //	seen     | reachable  | 0               | any         | any            | Unfit NoReadyEndpoints
 //	seen     | lost       | 0 when last seen| any         | any            | Unfit NoReadyEndpointsLastKnown: nothing says that it came back
 //	seen     | any        | some            | none        | none           | Unknown ProbeAwaited where it was Suspected; else as without probes
-//	seen     | any        | some            | ill         | ill            | Suspected; Unknown GuardHolds where too many are
+//	seen     | any        | some            | ill         | ill            | Suspected; Unknown GuardHolds where too many are and it is not out yet
 //	seen     | any        | some            | ill         | well           | Fit HubLinkBad: the link from the hub is bad
 //	seen     | any        | some            | ill         | none           | Suspected where the hub's word is enough, else Unknown NoPeerToAsk
+//	  … not to be acted on, and it was Unfit before: Fit
 //	seen     | lost       | some            | well, none  | any            | Fit LastKnown: losing the API server is not losing the traffic
 //	seen     | reachable  | some            | well, none  | any            | Fit ReadyEndpoints
 var healthChecks = []healthCheck{notYetSeen, knownEmpty, lastKnownEmpty,
@@ -118,11 +119,13 @@ func probeAwaited(s Signals) *Finding {
 	return &Finding{Unknown, reasonProbeAwaited, "it was taken out by its probes, and stays so until they have been made again"}
 }
 
+// guardHolds keeps what would be taken out. Who is out already stays so by what is seen of it: else what is said of it would
+// change whenever the guard does.
 func guardHolds(s Signals) *Finding {
-	if !s.Probe.suspects() || s.Probe.Held == "" {
+	if !s.Probe.suspects() || s.Probe.Held == "" || s.Before == Suspected {
 		return nil
 	}
-	return &Finding{Unknown, reasonGuardHolds, s.Probe.said() + ", and it is kept as it was: " + s.Probe.Held}
+	return s.unmoved(reasonGuardHolds, s.Probe.said(), s.Probe.Held)
 }
 
 func suspected(s Signals) *Finding {
@@ -150,8 +153,16 @@ func noPeerToAsk(s Signals) *Finding {
 	if !s.Probe.hubSaysIll() {
 		return nil
 	}
-	return &Finding{Unknown, reasonNoPeerToAsk, "its probe fails " + s.Probe.said() +
-		", and no other cluster can be asked, so it is kept as it was"}
+	return s.unmoved(reasonNoPeerToAsk, "its probe fails "+s.Probe.said(), "no other cluster can be asked")
+}
+
+// unmoved is the finding where a suspicion is not acted on. Who was out because it was empty, and is so no more, is not kept out
+// by it either: nobody else might serve, and a hub that starts again would let it return.
+func (s Signals) unmoved(reason, seen, why string) *Finding {
+	if s.Before == Unfit {
+		return &Finding{Fit, reason, seen + ", which does not count: " + why}
+	}
+	return &Finding{Unknown, reason, seen + ", and it is kept as it was: " + why}
 }
 
 func lastKnownReady(s Signals) *Finding {
