@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/pflag"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
@@ -77,8 +78,13 @@ func (a *access) reader() (*hub, error) {
 		h.namespace = a.namespace
 	}
 	dryRun := true
-	h.Client, err = client.New(cfg, client.Options{Scheme: newScheme(), DryRun: &dryRun})
-	return h, err
+	c, err := client.New(cfg, client.Options{Scheme: newScheme(), DryRun: &dryRun})
+	if err != nil {
+		return nil, fmt.Errorf("no way to the hub: %w", err)
+	}
+	// A field that was mistyped would be dropped without a word, and the plan would be of something else.
+	h.Client = client.WithFieldValidation(c, metav1.FieldValidationStrict)
+	return h, nil
 }
 
 func newScheme() *runtime.Scheme {

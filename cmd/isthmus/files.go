@@ -116,6 +116,22 @@ func kindOf(u *unstructured.Unstructured) (plannedKind, bool) {
 	return kind, known
 }
 
+// try asks the API server what an object would become. It takes the place of the one that is there: whoever owns the file owns
+// what it says no more, while a server-side apply in another name would leave that in.
+func (h *hub) try(ctx context.Context, u *unstructured.Unstructured) error {
+	have := &unstructured.Unstructured{}
+	have.SetGroupVersionKind(u.GroupVersionKind())
+	err := h.Get(ctx, client.ObjectKeyFromObject(u), have)
+	if apierrors.IsNotFound(err) {
+		return h.Create(ctx, u)
+	}
+	if err != nil {
+		return err
+	}
+	u.SetResourceVersion(have.GetResourceVersion())
+	return h.Update(ctx, u)
+}
+
 // applied are the records as they would be if objects were applied. The API server is asked what would come of each, so that
 // defaults, validation and what is there already count; a person who may not write there is believed as written.
 func (h *hub) applied(ctx context.Context, r federation.Records, objects []*unstructured.Unstructured) (federation.Records, []string, error) {
@@ -128,7 +144,7 @@ func (h *hub) applied(ctx context.Context, r federation.Records, objects []*unst
 			u.SetNamespace(h.namespace)
 		}
 		name := u.GetKind() + " " + strings.TrimPrefix(u.GetNamespace()+"/"+u.GetName(), "/")
-		err := h.Apply(ctx, client.ApplyConfigurationFromUnstructured(u), client.ForceOwnership, client.FieldOwner("isthmus-plan"))
+		err := h.try(ctx, u)
 		switch {
 		case apierrors.IsForbidden(err):
 			u.SetCreationTimestamp(metav1.NewTime(r.Now))

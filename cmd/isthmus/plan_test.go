@@ -157,7 +157,7 @@ func typeName(o runtime.Object) string {
 
 // TestAFileThatNobodyMayApply is believed as it is written, and that is said.
 func TestAFileThatNobodyMayApply(t *testing.T) {
-	forbid := interceptor.Funcs{Apply: func(context.Context, client.WithWatch, runtime.ApplyConfiguration, ...client.ApplyOption) error {
+	forbid := interceptor.Funcs{Update: func(context.Context, client.WithWatch, client.Object, ...client.UpdateOption) error {
 		return apierrors.NewForbidden(schema.GroupResource{}, "split", errors.New("no"))
 	}}
 	out, code, message := run(hubInMemory(t, forbid), "plan", "-f", "testdata/all-gke.yaml")

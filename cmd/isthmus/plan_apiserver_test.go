@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build apiserver
+
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/yaml"
+
+	"isthmus.dev/isthmus/federation"
+	"isthmus.dev/isthmus/test/apiserver"
+)
+
+func TestMain(m *testing.M) { apiserver.Main(m) }
+
+// TestPlanOnARealHub: the file goes through the API server's own checks, and nothing there is changed by it.
+func TestPlanOnARealHub(t *testing.T) {
+	apiserver.Start(t, 1)
+	cfg := apiserver.Configs()[0]
+	kubeconfig := filepath.Join(t.TempDir(), "hub.yaml")
+	require.NoError(t, clientcmd.WriteToFile(clientcmdapi.Config{CurrentContext: "hub",
+		Clusters:  map[string]*clientcmdapi.Cluster{"hub": {Server: cfg.Host, CertificateAuthorityData: cfg.CAData}},
+		AuthInfos: map[string]*clientcmdapi.AuthInfo{"me": {ClientCertificateData: cfg.CertData, ClientKeyData: cfg.KeyData}},
+		Contexts:  map[string]*clientcmdapi.Context{"hub": {Cluster: "hub", AuthInfo: "me", Namespace: "sample"}}}, kubeconfig))
+	c, err := client.New(cfg, client.Options{Scheme: newScheme()})
+	require.NoError(t, err)
+	objects := createHub(t, c)
+	versions := func() (out []string) {
+		for _, o := range objects {
+			require.NoError(t, c.Get(t.Context(), client.ObjectKeyFromObject(o), o))
+			out = append(out, o.GetKind()+"/"+o.GetName()+" "+o.GetResourceVersion())
+		}
+		return out
+	}
+	before := versions()
+
+	out, code, message := run((*access).reader, "plan", "--kubeconfig", kubeconfig, "-f", "testdata/all-gke.yaml")
+	require.Empty(t, message)
+	require.Equal(t, 0, code)
+	require.Contains(t, out, "20.00%   100.00%")
+	require.Equal(t, before, versions(), "nothing is written")
+
+	text, err := os.ReadFile("testdata/all-gke.yaml")
+	require.NoError(t, err)
+	for _, wrong := range []string{"weight: -1", "wait: 1"} {
+		refused := filepath.Join(t.TempDir(), "refused.yaml")
+		require.NoError(t, os.WriteFile(refused, []byte(strings.Replace(string(text), "weight: 1", wrong, 1)), 0o600))
+		_, code, message = run((*access).reader, "plan", "--kubeconfig", kubeconfig, "-f", refused)
+		require.Equal(t, exitFailed, code)
+		require.Contains(t, message, "TrafficDistributionPolicy sample/split would be refused")
+	}
+}
+
+// createHub writes testdata/hub.yaml with its statuses.
+func createHub(t *testing.T, c client.Client) []*unstructured.Unstructured {
+	t.Helper()
+	text, err := os.ReadFile("testdata/hub.yaml")
+	require.NoError(t, err)
+	var out []*unstructured.Unstructured
+	for _, doc := range strings.Split(string(text), "\n---\n") {
+		u := &unstructured.Unstructured{}
+		require.NoError(t, yaml.Unmarshal([]byte(doc), &u.Object))
+		if u.GetKind() == "ServiceImport" {
+			federation.ServiceOwner(federation.ServiceKey{Namespace: u.GetNamespace(), Name: u.GetName()}).Mark(u)
+		}
+		status, said := u.Object["status"]
+		require.NoError(t, c.Create(t.Context(), u), "%s %s", u.GetKind(), u.GetName())
+		if said {
+			u.Object["status"] = status
+			require.NoError(t, c.Status().Update(t.Context(), u), "%s %s", u.GetKind(), u.GetName())
+		}
+		out = append(out, u)
+	}
+	return out
+}
