@@ -37,6 +37,7 @@ func TestWhatIsInstalledIsAccepted(t *testing.T) {
 	apply(t, hub, "samples/trafficdistributionpolicy-local.yaml")
 	apply(t, hub, "samples/trafficdistributionpolicy-priority.yaml")
 	apply(t, hub, "samples/trafficdistributionpolicy-failback.yaml")
+	apply(t, hub, "samples/trafficdistributionpolicy-probe.yaml")
 	apply(t, hub, "samples/trafficoverride-failback.yaml")
 	apply(t, hub, "samples/trafficoverride-drain.yaml")
 	apply(t, hub, "samples/trafficoverride-pin.yaml")

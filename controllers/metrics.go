@@ -50,6 +50,10 @@ func (m *metrics) changed(route *gatewayv1.HTTPRoute, member, reason string) {
 
 func (m *metrics) weights(route *gatewayv1.HTTPRoute, status v1alpha1.RoutePlanStatus) {
 	m.weight.DeletePartialMatch(prometheus.Labels{"namespace": route.Namespace, "route": route.Name, "member": status.Member})
+	if len(status.Rules) > 0 {
+		// A series that begins at 1 has not increased: the first failover would raise no alert.
+		m.shifts.WithLabelValues(route.Namespace, route.Name, status.Member, v1alpha1.ReasonFailedOver)
+	}
 	for _, rule := range status.Rules {
 		for _, b := range rule.Backends {
 			// Two references to one import are one series: what counts is the cluster's share.

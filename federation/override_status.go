@@ -141,9 +141,28 @@ func (s OverrideSnapshot) overruled() (by []string, whole bool) {
 		}
 	case v1alpha1.OverridePin:
 		return s.overruledPin(all)
-	case v1alpha1.OverrideHold, v1alpha1.OverrideFreeze, v1alpha1.OverrideFailback:
+	case v1alpha1.OverrideFailback:
+		return s.overruledFailback(all)
+	case v1alpha1.OverrideHold, v1alpha1.OverrideFreeze:
 	}
 	return by, false
+}
+
+// overruledFailback: what is drained does not return, whoever lets it.
+func (s OverrideSnapshot) overruledFailback(all Overrides) (by []string, whole bool) {
+	spec := s.Override.Spec
+	if whole = all.drainsAll(spec.Cluster); !whole && len(spec.Imports) > 0 {
+		whole = !slices.ContainsFunc(spec.Imports, func(ref v1alpha1.ObjectReference) bool {
+			return all.drain(spec.Cluster, ServiceKey{ref.Namespace, ref.Name}) == nil
+		})
+	}
+	for _, drain := range all {
+		if d := drain.Spec; d.Type == v1alpha1.OverrideDrain && d.Cluster == spec.Cluster && (len(d.Imports) == 0 || len(spec.Imports) == 0 ||
+			slices.ContainsFunc(spec.Imports, func(ref v1alpha1.ObjectReference) bool { return slices.Contains(d.Imports, ref) })) {
+			by = append(by, fmt.Sprintf("TrafficOverride %s drains %s", drain.Name, spec.Cluster))
+		}
+	}
+	return by, whole
 }
 
 func (s OverrideSnapshot) overruledPin(all Overrides) (by []string, whole bool) {

@@ -211,6 +211,12 @@ func TestADrainIsOverWhenEveryMemberHasConfirmedIt(t *testing.T) {
 
 func TestWhoIsOverruledAndByWhom(t *testing.T) {
 	both := pinTo("both", "eks")
+	one, other := v1alpha1.ObjectReference{Namespace: "sample", Name: "one"}, v1alpha1.ObjectReference{Namespace: "sample", Name: "other"}
+	failbackOf := func(cluster string, imports ...v1alpha1.ObjectReference) *v1alpha1.TrafficOverride {
+		o := override("failback", v1alpha1.OverrideFailback)
+		o.Spec.Cluster, o.Spec.Imports = cluster, imports
+		return o
+	}
 	both.Spec.Routes = append([]v1alpha1.ObjectReference{{Namespace: "sample", Name: "s"}}, both.Spec.Routes...)
 	tests := map[string]struct {
 		it     *v1alpha1.TrafficOverride
@@ -218,19 +224,25 @@ func TestWhoIsOverruledAndByWhom(t *testing.T) {
 		reason string
 		says   string
 	}{
-		"alone":                   {hold(), nil, v1alpha1.ReasonInForce, "until it is deleted"},
-		"two freezes":             {freeze(), []*v1alpha1.TrafficOverride{override("a", v1alpha1.OverrideFreeze)}, v1alpha1.ReasonInForce, ""},
-		"a hold, all is frozen":   {hold(), []*v1alpha1.TrafficOverride{freeze()}, v1alpha1.ReasonConflicted, "freeze freezes everything"},
-		"a drain beside a hold":   {drainOf("eks", false), []*v1alpha1.TrafficOverride{hold()}, v1alpha1.ReasonInForce, "but TrafficOverride hold holds HTTPRoute sample/r"},
-		"a pin of a held route":   {pinTo("p", "eks"), []*v1alpha1.TrafficOverride{hold()}, v1alpha1.ReasonConflicted, "hold holds HTTPRoute sample/r"},
-		"one of two is held":      {both, []*v1alpha1.TrafficOverride{hold()}, v1alpha1.ReasonInForce, "but TrafficOverride hold holds HTTPRoute sample/r"},
-		"the younger of two pins": {pinTo("q", "eks"), []*v1alpha1.TrafficOverride{pinTo("p", "eks")}, v1alpha1.ReasonConflicted, "the older TrafficOverride p"},
-		"the older of two pins":   {pinTo("p", "eks"), []*v1alpha1.TrafficOverride{pinTo("q", "eks")}, v1alpha1.ReasonInForce, ""},
-		"a pin to who is drained": {pinTo("p", "eks"), []*v1alpha1.TrafficOverride{drainOf("eks", false)}, v1alpha1.ReasonConflicted, "drain-eks drains eks"},
+		"alone":                        {hold(), nil, v1alpha1.ReasonInForce, "until it is deleted"},
+		"two freezes":                  {freeze(), []*v1alpha1.TrafficOverride{override("a", v1alpha1.OverrideFreeze)}, v1alpha1.ReasonInForce, ""},
+		"a hold, all is frozen":        {hold(), []*v1alpha1.TrafficOverride{freeze()}, v1alpha1.ReasonConflicted, "freeze freezes everything"},
+		"a drain beside a hold":        {drainOf("eks", false), []*v1alpha1.TrafficOverride{hold()}, v1alpha1.ReasonInForce, "but TrafficOverride hold holds HTTPRoute sample/r"},
+		"a pin of a held route":        {pinTo("p", "eks"), []*v1alpha1.TrafficOverride{hold()}, v1alpha1.ReasonConflicted, "hold holds HTTPRoute sample/r"},
+		"one of two is held":           {both, []*v1alpha1.TrafficOverride{hold()}, v1alpha1.ReasonInForce, "but TrafficOverride hold holds HTTPRoute sample/r"},
+		"the younger of two pins":      {pinTo("q", "eks"), []*v1alpha1.TrafficOverride{pinTo("p", "eks")}, v1alpha1.ReasonConflicted, "the older TrafficOverride p"},
+		"the older of two pins":        {pinTo("p", "eks"), []*v1alpha1.TrafficOverride{pinTo("q", "eks")}, v1alpha1.ReasonInForce, ""},
+		"a failback of who is drained": {failbackOf("eks"), []*v1alpha1.TrafficOverride{drainOf("eks", false)}, v1alpha1.ReasonConflicted, "drain-eks drains eks"},
+		"a failback beside a drain":    {failbackOf("eks"), []*v1alpha1.TrafficOverride{drainOf("gke", false)}, v1alpha1.ReasonInForce, "until it is deleted"},
+		"one service is drained":       {failbackOf("eks"), []*v1alpha1.TrafficOverride{drainOf("eks", false, one)}, v1alpha1.ReasonInForce, "but TrafficOverride drain-eks drains eks"},
+		"a failback of that service":   {failbackOf("eks", one), []*v1alpha1.TrafficOverride{drainOf("eks", false, one)}, v1alpha1.ReasonConflicted, "drain-eks drains eks"},
+		"a failback of another":        {failbackOf("eks", other), []*v1alpha1.TrafficOverride{drainOf("eks", false, one)}, v1alpha1.ReasonInForce, "until it is deleted"},
+		"a pin to who is drained":      {pinTo("p", "eks"), []*v1alpha1.TrafficOverride{drainOf("eks", false)}, v1alpha1.ReasonConflicted, "drain-eks drains eks"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			status := OverrideStatus(OverrideSnapshot{Override: test.it, All: append(test.others, test.it), Members: []string{"eks"}, Routes: test.it.Spec.Routes})
+			status := OverrideStatus(OverrideSnapshot{Override: test.it, All: append(test.others, test.it), Members: []string{"eks"},
+				Routes: test.it.Spec.Routes, Imports: test.it.Spec.Imports})
 			c := findCondition(status.Conditions, v1alpha1.OverrideInForce)
 			require.Equal(t, test.reason, c.Reason, c.Message)
 			require.Contains(t, c.Message, test.says)

@@ -29,7 +29,13 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 
 func (m *metrics) count(webhook, result string) { m.results.WithLabelValues(webhook, result).Inc() }
 
-func (m *metrics) depth(webhook string, n int) { m.waiting.WithLabelValues(webhook).Set(float64(n)) }
+// depth says how many wait. The results that an alert rule asks for begin with it: a series that begins at 1 has not
+// increased.
+func (m *metrics) depth(webhook string, n int) {
+	m.waiting.WithLabelValues(webhook).Set(float64(n))
+	m.results.WithLabelValues(webhook, resultRefused)
+	m.results.WithLabelValues(webhook, resultDropped)
+}
 
 func (m *metrics) forget(webhook string) {
 	m.waiting.DeleteLabelValues(webhook)
