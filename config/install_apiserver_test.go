@@ -36,6 +36,8 @@ func TestWhatIsInstalledIsAccepted(t *testing.T) {
 	apply(t, hub, "samples/trafficdistributionpolicy-weighted.yaml")
 	apply(t, hub, "samples/trafficdistributionpolicy-local.yaml")
 	apply(t, hub, "samples/trafficdistributionpolicy-priority.yaml")
+	apply(t, hub, "samples/trafficdistributionpolicy-probe.yaml")
+	apply(t, hub, "samples/trafficdistributionpolicy-metric.yaml")
 	apply(t, hub, "samples/trafficdistributionpolicy-failback.yaml")
 	apply(t, hub, "samples/trafficdistributionpolicy-probe.yaml")
 	apply(t, hub, "samples/trafficoverride-failback.yaml")
@@ -44,6 +46,7 @@ func TestWhatIsInstalledIsAccepted(t *testing.T) {
 	apply(t, hub, "samples/membercluster.yaml")
 	apply(t, hub, "../examples/split/hub")
 	apply(t, hub, "../examples/external-dns/hub")
+	apply(t, hub, "../examples/metric/policy.yaml")
 	apply(t, member, "member")
 	apply(t, member, "../examples/split/members/eks")
 

@@ -84,6 +84,7 @@ func (g gatherer) service(ctx context.Context, key federation.ServiceKey, member
 		decision := last.Of(key, m.Name)
 		gathered.Before, gathered.LeftOut = decision.Verdict, decision.Out
 		gathered.Probe = g.probes.signal(key, m.Name, gathered.Before)
+		gathered.Metric = g.probes.metricSignal(key, m.Name)
 		s.Members = append(s.Members, gathered)
 	}
 	return s, nil

@@ -6,13 +6,10 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"strconv"
-	"syscall"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -23,6 +20,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"isthmus.dev/isthmus/api/v1alpha1"
+	"isthmus.dev/isthmus/controllers/silence"
 	"isthmus.dev/isthmus/federation"
 )
 
@@ -80,7 +78,7 @@ func lookHTTP(ctx context.Context, r lookRequest) federation.Look {
 	req.Header.Set("User-Agent", "isthmus-probe")
 	resp, err := client.Do(req)
 	if err != nil {
-		return federation.Look{Result: federation.LookSilent, Said: silence(ctx, err)}
+		return federation.Look{Result: federation.LookSilent, Said: silence.Why(ctx, err)}
 	}
 	_, _ = io.CopyN(io.Discard, resp.Body, 1<<16)
 	_ = resp.Body.Close()
@@ -112,7 +110,7 @@ func lookGRPC(ctx context.Context, r lookRequest) federation.Look {
 	if err != nil {
 		a.said = "gRPC " + status.Code(err).String()
 		if code := status.Code(err); a.mark == "" && (code == codes.Unavailable || code == codes.DeadlineExceeded) {
-			return federation.Look{Result: federation.LookSilent, Said: silence(ctx, err)}
+			return federation.Look{Result: federation.LookSilent, Said: silence.Why(ctx, err)}
 		}
 	}
 	return r.read(a)
@@ -144,27 +142,4 @@ func (r lookRequest) read(a answer) federation.Look {
 		return federation.Look{Result: federation.LookFailed, Said: a.said + ", and not said by whom"}
 	}
 	return federation.Look{Result: federation.LookFailed, Said: a.said}
-}
-
-// silence says in a word or two why there was no answer. Errors of the network carry addresses and ports that differ each
-// time.
-func silence(ctx context.Context, err error) string {
-	var (
-		unknown  x509.UnknownAuthorityError
-		hostname x509.HostnameError
-		invalid  x509.CertificateInvalidError
-		lookup   *net.DNSError
-		timeout  net.Error
-	)
-	switch {
-	case errors.As(err, &unknown), errors.As(err, &hostname), errors.As(err, &invalid):
-		return "its certificate is not trusted"
-	case ctx.Err() != nil, errors.As(err, &timeout) && timeout.Timeout(), status.Code(err) == codes.DeadlineExceeded:
-		return "timeout"
-	case errors.As(err, &lookup):
-		return "its name is not known"
-	case errors.Is(err, syscall.ECONNREFUSED):
-		return "connection refused"
-	}
-	return "no answer"
 }

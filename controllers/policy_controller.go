@@ -24,6 +24,7 @@ const maxAncestors = 16
 type policyReconciler struct {
 	client.Client
 	gatherer
+	triggers *triggers
 }
 
 func (r *policyReconciler) setup(mgr ctrl.Manager) error {
@@ -35,6 +36,7 @@ func (r *policyReconciler) setup(mgr ctrl.Manager) error {
 		Watches(&mcsv1beta1.ServiceImport{}, namespace).
 		Watches(&gatewayv1.GatewayClass{}, handler.EnqueueRequestsFromMapFunc(r.all)).
 		Watches(&v1alpha1.MemberCluster{}, handler.EnqueueRequestsFromMapFunc(r.all)).
+		WatchesRawSource(&r.triggers.policies).
 		Complete(r)
 }
 
@@ -73,7 +75,7 @@ func (r *policyReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctr
 		return ctrl.Result{}, err
 	}
 	snapshot := federation.PolicySnapshot{Policy: policy, Members: names, Exists: map[federation.Target]bool{},
-		OtherClass: map[federation.Target]string{}}
+		OtherClass: map[federation.Target]string{}, Metrics: r.probes.metricUses(policy.Namespace + "/" + policy.Name)}
 	for _, other := range all {
 		if other.Name != policy.Name {
 			snapshot.Others = append(snapshot.Others, other)

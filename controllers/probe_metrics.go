@@ -23,7 +23,7 @@ type probeMetrics struct {
 func newProbeMetrics(registerer prometheus.Registerer) *probeMetrics {
 	m := &probeMetrics{probed: map[federation.ServiceKey][]string{},
 		looks: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "isthmus_probe_looks_total",
-			Help: "Looks at a service in a cluster, by vantage (hub or peer) and result (ok, failed, silent, or void)."},
+			Help: "Looks at a service in a cluster, by vantage (hub, peer, or metric) and result (ok, failed, silent, empty, or void)."},
 			[]string{"namespace", "import", "cluster", "vantage", "result"}),
 		well: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "isthmus_probe_well",
 			Help: "What the looks at a service in a cluster have come to, by vantage: 1 well, 0 ill, no series while nothing is known."},
@@ -45,8 +45,8 @@ func (m *probeMetrics) looked(key federation.ServiceKey, cluster, vantage string
 	m.looks.WithLabelValues(key.Namespace, key.Name, cluster, vantage, string(look.Result)).Inc()
 }
 
-func (m *probeMetrics) told(key federation.ServiceKey, cluster string, s *federation.ProbeSignal) {
-	for vantage, sight := range map[string]federation.Seen{"hub": s.Hub.Sight, "peer": s.Peer.Sight} {
+func (m *probeMetrics) told(key federation.ServiceKey, cluster string, s toldSignal) {
+	for vantage, sight := range map[string]federation.Seen{"hub": s.hub, "peer": s.peer, "metric": s.metric.sight} {
 		switch sight {
 		case federation.SeenWell:
 			m.well.WithLabelValues(key.Namespace, key.Name, cluster, vantage).Set(1)

@@ -17,7 +17,7 @@ func TestWhatNoRouteRefersToIsForgotten(t *testing.T) {
 	route := routeTo("web", "front", cart)
 	h := newHousehold(route)
 	h.fleet.Add("eks")
-	h.gather.probes = newProber(nil, federation.Guard{MaxSuspected: federation.DefaultMaxSuspected}, newProbeMetrics(prometheus.NewRegistry()))
+	h.gather.probes = newProber(nil, nil, federation.Guard{MaxSuspected: federation.DefaultMaxSuspected}, newProbeMetrics(prometheus.NewRegistry()))
 	probe := probeReconciler{Client: h.hub, gatherer: h.gather, triggers: h.triggers, metrics: newMetrics(prometheus.NewRegistry())}
 	h.wakeOwner(federation.ProbeOwner(cart))
 	known := func() bool {

@@ -3,6 +3,7 @@
 package controllers
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"math/rand/v2"
@@ -21,6 +22,18 @@ import (
 // nobody delays no look at another.
 const looksAtOnce = 32
 
+// queriesAtOnce bounds the queries of metrics under way about one cluster.
+const queriesAtOnce = 4
+
+// laneKey names a queue: of the looks at a cluster, or of the queries about it, which wait for somebody else.
+type laneKey struct {
+	cluster string
+	metric  bool
+}
+
+// lane is a queue of services.
+type lane = workqueue.TypedDelayingInterface[federation.ServiceKey]
+
 // lookFunc makes one look. It returns when the context ends.
 type lookFunc func(context.Context, lookRequest) federation.Look
 
@@ -34,12 +47,15 @@ type lookRequest struct {
 // after a restart it has seen nothing, and what was decided stays until it has.
 type prober struct {
 	look   lookFunc
+	value  valueFunc
 	clock  clock.WithTicker
 	guard  federation.Guard
 	spread func(time.Duration) time.Duration
 	// changed hears of a service of which something else is known now. It must not block.
 	changed func(federation.ServiceKey)
-	metrics *probeMetrics
+	// answered hears of a policy, namespace/name, of whose metric's queries something else is to be said now. It must not block.
+	answered func(policy string)
+	metrics  *probeMetrics
 
 	mu       sync.Mutex
 	ctx      context.Context
@@ -47,23 +63,29 @@ type prober struct {
 	// doubts on the services of each cluster, and why nothing may be taken out anywhere because of them.
 	doubts map[string]federation.Doubt
 	held   string
-	lanes  map[string]workqueue.TypedDelayingInterface[federation.ServiceKey]
+	lanes  map[laneKey]lane
 	// awaits are services of which somebody asked before it was known whether they are probed.
 	awaits map[federation.ServiceKey]bool
 }
 
-// probedService is what is known of one service. A service that is not probed is known to be so by having no settings.
+// probedService is what is known of one service. A service that is not probed is known to be so by having no settings, and
+// one without a metric by having none of that.
 type probedService struct {
 	settings *probeSettings
+	metric   *metricSettings
 	gateway  federation.NamespacedName
 	proven   bool
-	doubt    federation.Doubt
-	pairs    map[string]*probedPair
+	// metricProven is whether the metric was well in some cluster.
+	metricProven bool
+	doubt        federation.Doubt
+	pairs        map[string]*probedPair
 }
 
-// probedPair is one service in one cluster.
+// probedPair is one service in one cluster: what is seen of it, and what is asked about it.
 type probedPair struct {
-	target federation.ProbeTarget
+	// target is nil where it is not looked at.
+	target *federation.ProbeTarget
+	metric *metricPair
 	state  federation.ProbeState
 	// inForce is whether the cluster's gateway has ever answered by the probe's route.
 	inForce bool
@@ -80,13 +102,14 @@ type toldSignal struct {
 	hubSaid, peerSaid string
 	proven            bool
 	held              string
+	metric            toldMetric
 }
 
-func newProber(look lookFunc, guard federation.Guard, m *probeMetrics) *prober {
-	return &prober{look: look, clock: clock.RealClock{}, guard: guard, spread: spreadOut, metrics: m, changed: func(federation.ServiceKey) {},
+func newProber(look lookFunc, value valueFunc, guard federation.Guard, m *probeMetrics) *prober {
+	return &prober{look: look, value: value, clock: clock.RealClock{}, guard: guard, spread: spreadOut, metrics: m,
+		changed: func(federation.ServiceKey) {}, answered: func(string) {},
 		services: map[federation.ServiceKey]*probedService{}, doubts: map[string]federation.Doubt{},
-		lanes:  map[string]workqueue.TypedDelayingInterface[federation.ServiceKey]{},
-		awaits: map[federation.ServiceKey]bool{}}
+		lanes: map[laneKey]lane{}, awaits: map[federation.ServiceKey]bool{}}
 }
 
 // spreadOut is a duration within a tenth of the given one, so that the looks at many services do not fall together.
@@ -102,9 +125,11 @@ func (p *prober) Start(ctx context.Context) error {
 	p.mu.Lock()
 	p.ctx = ctx
 	for key, service := range p.services {
-		for cluster := range service.pairs {
-			if lane := p.lane(cluster); lane != nil {
-				lane.Add(key)
+		for cluster, pair := range service.pairs {
+			for k := range pair.lanes(cluster) {
+				if lane := p.lane(k); lane != nil {
+					lane.Add(key)
+				}
 			}
 		}
 	}
@@ -118,53 +143,68 @@ func (p *prober) Start(ctx context.Context) error {
 	return nil
 }
 
-// lane is the queue of a cluster, with its workers. It needs mu, and is nil until the prober has started.
-func (p *prober) lane(cluster string) workqueue.TypedDelayingInterface[federation.ServiceKey] {
+// lanes are those in which a pair waits for its turn.
+func (p *probedPair) lanes(cluster string) map[laneKey]bool {
+	in := map[laneKey]bool{}
+	if p != nil && p.target != nil {
+		in[laneKey{cluster: cluster}] = true
+	}
+	if p != nil && p.metric != nil {
+		in[laneKey{cluster: cluster, metric: true}] = true
+	}
+	return in
+}
+
+// lane is a queue with its workers. It needs mu, and is nil until the prober has started.
+func (p *prober) lane(k laneKey) lane {
 	if p.ctx == nil || p.ctx.Err() != nil {
 		return nil
 	}
-	if lane := p.lanes[cluster]; lane != nil {
+	if lane := p.lanes[k]; lane != nil {
 		return lane
 	}
-	lane := workqueue.NewTypedDelayingQueueWithConfig(workqueue.TypedDelayingQueueConfig[federation.ServiceKey]{Clock: p.clock})
-	p.lanes[cluster] = lane
-	for range looksAtOnce {
-		go p.work(p.ctx, cluster, lane)
+	queue := workqueue.NewTypedDelayingQueueWithConfig(workqueue.TypedDelayingQueueConfig[federation.ServiceKey]{Clock: p.clock})
+	p.lanes[k] = queue
+	workers, pass := looksAtOnce, p.pass
+	if k.metric {
+		workers, pass = queriesAtOnce, p.query
 	}
-	return lane
+	for range workers {
+		go work(p.ctx, k.cluster, queue, pass)
+	}
+	return queue
 }
 
-func (p *prober) work(ctx context.Context, cluster string, lane workqueue.TypedDelayingInterface[federation.ServiceKey]) {
+// work passes over services until the lane ends. A pass says when the next one is due; false when none is.
+func work(ctx context.Context, cluster string, lane lane, pass func(context.Context, federation.ServiceKey, string) (time.Duration, bool)) {
 	for {
 		key, down := lane.Get()
 		if down {
 			return
 		}
-		if again, wanted := p.pass(ctx, key, cluster); wanted {
+		if again, wanted := pass(ctx, key, cluster); wanted {
 			lane.AddAfter(key, again)
 		}
 		lane.Done(key)
 	}
 }
 
-// set takes the newest plan of a service into use. What was seen stays, unless the probe itself is another.
+// set takes the newest plan of a service into use. What was seen stays, unless the probe itself is another, and what was
+// answered, unless the metric is.
 func (p *prober) set(key federation.ServiceKey, plan federation.ProbePlan, token string) {
 	p.mu.Lock()
 	was, known := p.services[key]
 	if !known {
 		was = &probedService{}
 	}
-	is := &probedService{settings: newProbeSettings(plan.Probe, token), gateway: plan.Gateway, pairs: map[string]*probedPair{}}
-	same := reflect.DeepEqual(was.settings, is.settings)
-	if same {
-		is.settings, is.proven = was.settings, was.proven
-	}
+	is := &probedService{settings: newProbeSettings(plan.Probe, token), metric: newMetricSettings(plan), gateway: plan.Gateway,
+		pairs: map[string]*probedPair{}}
+	same := is.keep(was)
 	for _, target := range plan.Targets {
-		pair := &probedPair{}
-		if old := was.pairs[target.Cluster]; old != nil && same {
-			*pair = *old
-		}
-		pair.target, is.pairs[target.Cluster] = target, pair
+		is.pair(target.Cluster, was).target = &target
+	}
+	for _, cluster := range plan.MetricClusters {
+		is.pair(cluster, was).asked(was.pairs[cluster], is.metric == was.metric)
 	}
 	p.services[key] = is
 	p.sum(was, -1)
@@ -180,22 +220,61 @@ func (p *prober) set(key federation.ServiceKey, plan federation.ProbePlan, token
 	for _, key := range woken {
 		p.changed(key)
 	}
+	p.tellPolicies(was, is)
+}
+
+// keep takes over the settings of the newest plan but one where they are the same, and tells whether they all are.
+func (s *probedService) keep(was *probedService) bool {
+	sameProbe, sameMetric := reflect.DeepEqual(was.settings, s.settings), reflect.DeepEqual(was.metric, s.metric)
+	if sameProbe {
+		s.settings, s.proven = was.settings, was.proven
+	}
+	if sameMetric {
+		s.metric, s.metricProven = was.metric, was.metricProven
+	}
+	return sameProbe && sameMetric
+}
+
+// pair of a service in a cluster, made of what was seen there before while the probe is the same.
+func (s *probedService) pair(cluster string, was *probedService) *probedPair {
+	if s.pairs[cluster] == nil {
+		pair := &probedPair{}
+		if old := was.pairs[cluster]; old != nil && s.settings == was.settings {
+			*pair = *old
+			pair.target, pair.metric = nil, nil
+		}
+		s.pairs[cluster] = pair
+	}
+	return s.pairs[cluster]
 }
 
 // enqueue begins to look at the clusters that are new, not all at once, and ends the lanes of those that nobody looks at.
 // It needs mu.
 func (p *prober) enqueue(key federation.ServiceKey, was, is *probedService) {
-	for cluster := range is.pairs {
-		if lane := p.lane(cluster); lane != nil && was.pairs[cluster] == nil {
-			lane.AddAfter(key, p.spread(is.settings.timing.Interval)/4)
+	for cluster, pair := range is.pairs {
+		before := was.pairs[cluster].lanes(cluster)
+		for k := range pair.lanes(cluster) {
+			if lane := p.lane(k); lane != nil && !before[k] {
+				lane.AddAfter(key, p.spread(is.interval(k))/4)
+			}
 		}
 	}
-	for cluster := range was.pairs {
-		if lane := p.lanes[cluster]; lane != nil && p.doubts[cluster].Probed == 0 {
-			lane.ShutDown()
-			delete(p.lanes, cluster)
+	for cluster, pair := range was.pairs {
+		for k := range pair.lanes(cluster) {
+			if lane := p.lanes[k]; lane != nil && p.doubts[cluster].Probed == 0 {
+				lane.ShutDown()
+				delete(p.lanes, k)
+			}
 		}
 	}
+}
+
+// interval between two passes in a lane.
+func (s *probedService) interval(k laneKey) time.Duration {
+	if k.metric {
+		return s.metric.timing.Interval
+	}
+	return s.settings.timing.Interval
 }
 
 // forget ends the looks at a service to which no route refers.
@@ -210,7 +289,7 @@ func (p *prober) forget(key federation.ServiceKey) {
 func (p *prober) sum(service *probedService, sign int) {
 	service.doubt = federation.Doubt{}
 	for cluster, pair := range service.pairs {
-		pair.doubted = pair.state.Doubted()
+		pair.doubted = pair.inDoubt()
 		one := federation.Doubt{Probed: 1}
 		if pair.doubted {
 			one.Doubted = 1
@@ -227,7 +306,7 @@ func (p *prober) decided(key federation.ServiceKey) (known, probed bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	service := p.services[key]
-	return service != nil, service != nil && service.settings != nil
+	return service != nil, service != nil && (service.settings != nil || service.metric != nil)
 }
 
 // probed are the services that are looked at, in any order.
@@ -275,26 +354,47 @@ func (p *prober) signalGiven(key federation.ServiceKey, cluster string, before f
 		}
 		return &federation.ProbeSignal{Undecided: true}, nil
 	case service.settings == nil:
-		return nil, nil
-	case service.pairs[cluster] == nil:
-		return &federation.ProbeSignal{Proven: service.proven}, nil
+		return nil, p.remember(key, service, cluster, before)
+	case service.pairs[cluster] == nil || service.pairs[cluster].target == nil:
+		return &federation.ProbeSignal{Proven: service.proven}, p.remember(key, service, cluster, before)
 	}
-	pair, woken := service.pairs[cluster], []federation.ServiceKey(nil)
-	if before == federation.Suspected && pair.state.Hub.Sight == federation.SeenNothing && !pair.state.Out {
-		pair.state.Out = true
-		woken = p.count(key, service, cluster, pair)
+	woken := p.remember(key, service, cluster, before)
+	return p.signalOf(service, service.pairs[cluster]), woken
+}
+
+// remember takes in that an earlier process took a cluster out, where this one has seen nothing of it yet. It needs mu.
+func (p *prober) remember(key federation.ServiceKey, service *probedService, cluster string, before federation.Verdict) []federation.ServiceKey {
+	pair := service.pairs[cluster]
+	if pair == nil || before != federation.Suspected {
+		return nil
 	}
-	return p.signalOf(service, pair), woken
+	remembered := false
+	if pair.target != nil && pair.state.Hub.Sight == federation.SeenNothing && !pair.state.Out {
+		pair.state.Out, remembered = true, true
+	}
+	if pair.metric != nil && pair.metric.state.Sight == federation.SeenNothing && !pair.metric.state.Void && !pair.metric.state.Out {
+		pair.metric.state.Out, remembered = true, true
+	}
+	if !remembered {
+		return nil
+	}
+	return p.count(key, service, cluster, pair)
 }
 
 // signalOf needs mu.
 func (p *prober) signalOf(service *probedService, pair *probedPair) *federation.ProbeSignal {
-	held := p.guard.HoldsService(service.doubt)
-	if held == "" {
-		held = p.held
-	}
 	return &federation.ProbeSignal{ProbeState: pair.state, Proven: service.proven,
-		HubsWordIsEnough: service.settings.spec.HubsWordIsEnough, Held: held}
+		HubsWordIsEnough: service.settings.spec.HubsWordIsEnough, Held: p.holds(service)}
+}
+
+// holds says why the guard lets nothing of a service be moved on suspicion; empty where it does. It needs mu.
+func (p *prober) holds(service *probedService) string {
+	return cmp.Or(p.guard.HoldsService(service.doubt), p.held)
+}
+
+// inDoubt tells whether the guard counts a pair among those in doubt.
+func (p *probedPair) inDoubt() bool {
+	return p.target != nil && p.state.Doubted() || p.metric != nil && p.metric.state.Doubted()
 }
 
 // probedOver are the services whose looks go over a hub Gateway, by cluster.
@@ -303,8 +403,8 @@ func (p *prober) probedOver(gateway federation.NamespacedName) map[string][]fede
 	defer p.mu.Unlock()
 	over := map[string][]federation.ServiceKey{}
 	for key, service := range p.services {
-		for cluster := range service.pairs {
-			if service.gateway == gateway {
+		for cluster, pair := range service.pairs {
+			if service.gateway == gateway && pair.target != nil {
 				over[cluster] = append(over[cluster], key)
 			}
 		}
@@ -315,7 +415,7 @@ func (p *prober) probedOver(gateway federation.NamespacedName) map[string][]fede
 // count takes a pair's doubt into the sums, and says of which services something else is known now. It needs mu.
 func (p *prober) count(key federation.ServiceKey, service *probedService, cluster string, pair *probedPair) []federation.ServiceKey {
 	var woken []federation.ServiceKey
-	if doubted := pair.state.Doubted(); doubted != pair.doubted {
+	if doubted := pair.inDoubt(); doubted != pair.doubted {
 		change := federation.Doubt{Doubted: 1}
 		sign := -1
 		if doubted {
@@ -350,14 +450,17 @@ func (p *prober) weigh() []federation.ServiceKey {
 func (p *prober) tell(key federation.ServiceKey, service *probedService) bool {
 	told := false
 	for cluster, pair := range service.pairs {
-		s := p.signalOf(service, pair)
-		now := toldSignal{hub: s.Hub.Sight, peer: s.Peer.Sight, hubSaid: s.Hub.Said, peerSaid: s.Peer.Said, proven: s.Proven}
-		if s.Hub.Sight == federation.SeenIll {
-			now.held = s.Held
+		now := toldSignal{metric: p.toldMetric(service, pair)}
+		if pair.target != nil {
+			s := p.signalOf(service, pair)
+			now.hub, now.peer, now.hubSaid, now.peerSaid, now.proven = s.Hub.Sight, s.Peer.Sight, s.Hub.Said, s.Peer.Said, s.Proven
+			if s.Hub.Sight == federation.SeenIll {
+				now.held = s.Held
+			}
 		}
 		if now != pair.told {
 			pair.told, told = now, true
-			p.metrics.told(key, cluster, s)
+			p.metrics.told(key, cluster, now)
 		}
 	}
 	return told

@@ -31,14 +31,14 @@ func (p *prober) job(key federation.ServiceKey, cluster string) (job, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	service := p.services[key]
-	if service == nil || service.pairs[cluster] == nil {
+	if service == nil || service.pairs[cluster] == nil || service.pairs[cluster].target == nil {
 		return job{}, false
 	}
 	pair := service.pairs[cluster]
-	j := job{settings: service.settings, target: pair.target, state: pair.state, inForce: pair.inForce, took: pair.took}
+	j := job{settings: service.settings, target: *pair.target, state: pair.state, inForce: pair.inForce, took: pair.took}
 	for i := range pair.target.Peers {
 		peer := peerJob{request: pair.target.Peers[(pair.turn+i)%len(pair.target.Peers)]}
-		if other := service.pairs[peer.request.Member]; other != nil {
+		if other := service.pairs[peer.request.Member]; other != nil && other.target != nil {
 			peer.confirm = other.target.Direct
 		}
 		j.peers = append(j.peers, peer)
@@ -218,8 +218,11 @@ func (p *prober) lookAround(key federation.ServiceKey, cluster string, j job) {
 	if service == nil {
 		return
 	}
-	for other := range service.pairs {
-		if lane := p.lane(other); lane != nil && other != cluster {
+	for other, pair := range service.pairs {
+		if pair.target == nil || other == cluster {
+			continue
+		}
+		if lane := p.lane(laneKey{cluster: other}); lane != nil {
 			lane.Add(key)
 		}
 	}
@@ -238,7 +241,7 @@ func (p *prober) record(ctx context.Context, key federation.ServiceKey, cluster 
 	}
 	p.mu.Lock()
 	service := p.services[key]
-	if ctx.Err() != nil || service == nil || service.pairs[cluster] == nil {
+	if ctx.Err() != nil || service == nil || service.pairs[cluster] == nil || service.pairs[cluster].target == nil {
 		p.mu.Unlock()
 		return 0, false
 	}

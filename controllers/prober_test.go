@@ -32,6 +32,9 @@ type network struct {
 	asked map[[2]string]int
 	open  map[string]int
 	most  map[string]int
+	// measured is by cluster what metrics say, and queries are those that were asked.
+	measured map[string]measured
+	queries  []string
 }
 
 func (n *network) look(ctx context.Context, r lookRequest) federation.Look {
@@ -93,7 +96,7 @@ func probing(t *testing.T, story func(t *testing.T, p *prober, n *network, wakes
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		n := &network{answers: map[[2]string]federation.Look{}, asked: map[[2]string]int{}, open: map[string]int{}, most: map[string]int{}}
-		p := newProber(n.look, federation.Guard{MaxSuspected: federation.DefaultMaxSuspected}, newProbeMetrics(prometheus.NewRegistry()))
+		p := newProber(n.look, n.value, federation.Guard{MaxSuspected: federation.DefaultMaxSuspected}, newProbeMetrics(prometheus.NewRegistry()))
 		p.spread = func(d time.Duration) time.Duration { return d }
 		wakes := &atomic.Int64{}
 		p.changed = func(federation.ServiceKey) { wakes.Add(1) }

@@ -8,7 +8,7 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/prometheus/client_golang/prometheus"
+	metricsregistry "github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -18,8 +18,10 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 
+	"isthmus.dev/isthmus/api/v1alpha1"
 	"isthmus.dev/isthmus/controllers/alert"
 	"isthmus.dev/isthmus/controllers/fleet"
+	"isthmus.dev/isthmus/controllers/prometheus"
 	"isthmus.dev/isthmus/federation"
 )
 
@@ -46,9 +48,11 @@ type Options struct {
 	// Fleet is completed with the scheme, the kinds and the handlers.
 	Fleet fleet.Options
 	// Registerer takes the metrics.
-	Registerer prometheus.Registerer
+	Registerer metricsregistry.Registerer
 	// MaxSuspected is the share of clusters that may be out on suspicion, in percent, 1 to 100; 0 is the default of the core.
 	MaxSuspected int
+	// Prometheus is asked about members that name none of their own; nil where there is none.
+	Prometheus *v1alpha1.Prometheus
 	// Prepare runs once as leader, before anything is written; nil does nothing.
 	Prepare func(context.Context) error
 	// look takes the place of looks over the network, where there is none.
@@ -77,12 +81,13 @@ func Setup(ctx context.Context, mgr ctrl.Manager, opts Options) error {
 	if opts.look == nil {
 		opts.look = lookOut
 	}
-	probes := newProber(opts.look, federation.Guard{MaxSuspected: cmp.Or(opts.MaxSuspected, federation.DefaultMaxSuspected)}, newProbeMetrics(opts.Registerer))
+	probes := newProber(opts.look, valueOf(prometheus.NewDirectory(mgr.GetClient(), opts.Prometheus)),
+		federation.Guard{MaxSuspected: cmp.Or(opts.MaxSuspected, federation.DefaultMaxSuspected)}, newProbeMetrics(opts.Registerer))
 	if err := mgr.Add(probes); err != nil {
 		return err
 	}
 	gather := gatherer{hub: mgr.GetClient(), fleet: members, probes: probes, endpoints: newEndpoints(), decided: newMemory()}
-	watch.gather, probes.changed = gather, watch.probeChanged
+	watch.gather, probes.changed, probes.answered = gather, watch.probeChanged, wake.wakePolicy
 	measure := newMetrics(opts.Registerer)
 	return errors.Join(
 		(&gatewayClassReconciler{Client: mgr.GetClient()}).setup(mgr),
@@ -93,7 +98,7 @@ func Setup(ctx context.Context, mgr ctrl.Manager, opts Options) error {
 		(&routeReporter{Client: mgr.GetClient(), gatherer: gather, triggers: wake, metrics: measure,
 			events: say, alerts: teller}).setup(mgr),
 		(&probeReconciler{Client: mgr.GetClient(), gatherer: gather, triggers: wake, metrics: measure}).setup(mgr),
-		(&policyReconciler{Client: mgr.GetClient(), gatherer: gather}).setup(mgr),
+		(&policyReconciler{Client: mgr.GetClient(), gatherer: gather, triggers: wake}).setup(mgr),
 		(&overrideReconciler{Client: mgr.GetClient(), gatherer: gather, watcher: watch, metrics: measure,
 			events: say, alerts: teller, known: map[string]overrideState{}}).setup(mgr),
 		(&webhookReconciler{Client: mgr.GetClient(), events: say, teller: teller, known: map[string]string{}}).setup(mgr),

@@ -5,6 +5,7 @@ package controllers
 import (
 	"context"
 	"slices"
+	"strings"
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
@@ -55,7 +56,7 @@ func (t *trigger) wake(namespace, name string) {
 
 // triggers are the reconcilers' queues, by what their keys are.
 type triggers struct {
-	members, gateways, routes, services, reports, probes trigger
+	members, gateways, routes, services, reports, probes, policies trigger
 	// heldProbes are the imports for the probing of which some member may hold a route.
 	heldProbes sync.Map
 }
@@ -74,6 +75,13 @@ func (t *triggers) wakeOwner(o federation.Owner) {
 	case nounProbe:
 		t.heldProbes.Store(federation.ServiceKey{Namespace: o.Namespace, Name: o.Name}, true)
 		t.probes.wake(o.Namespace, o.Name)
+	}
+}
+
+// wakePolicy wakes a policy, namespace/name.
+func (t *triggers) wakePolicy(policy string) {
+	if namespace, name, ok := strings.Cut(policy, "/"); ok {
+		t.policies.wake(namespace, name)
 	}
 }
 

@@ -68,7 +68,8 @@ const (
 //
 //	FailedOver, FailedBack, Drained, Undrained  a route's split changed for it
 //	NoFitCluster                                a route has a backend that nobody serves: nothing moves
-//	GuardHolds, ProbeMisconfigured              what probes see is not acted on: nothing moves
+//	GuardHolds, ProbeMisconfigured,
+//	MetricIllEverywhere                         what probes or metrics see is not acted on: nothing moves
 //	InForce, Expired, Ended                     a Freeze or a Hold began or ended
 //	Drained, DrainBlocked                       what a Drain empties is empty, or cannot be
 var AlertReasons = map[string]string{
@@ -76,9 +77,13 @@ var AlertReasons = map[string]string{
 	v1alpha1.ShiftDrained: SeverityInfo, v1alpha1.ShiftUndrained: SeverityInfo,
 	v1alpha1.ReasonNoFitCluster: SeverityWarning,
 	v1alpha1.ReasonGuardHolds:   SeverityWarning, v1alpha1.ReasonProbeMisconfigured: SeverityWarning,
-	v1alpha1.ReasonInForce: SeverityWarning, v1alpha1.ReasonExpired: SeverityInfo, v1alpha1.ReasonEnded: SeverityInfo,
+	v1alpha1.ReasonMetricIllEverywhere: SeverityWarning,
+	v1alpha1.ReasonInForce:             SeverityWarning, v1alpha1.ReasonExpired: SeverityInfo, v1alpha1.ReasonEnded: SeverityInfo,
 	v1alpha1.ReasonDrainBlocked: SeverityWarning,
 }
+
+// notBelieved are the reasons of Probed that are told at once.
+var notBelieved = []string{v1alpha1.ReasonGuardHolds, v1alpha1.ReasonProbeMisconfigured, v1alpha1.ReasonMetricIllEverywhere}
 
 // RouteAlerts are what to say of a route's shifts, one for each reason, in the order of the reasons' names.
 func RouteAlerts(namespace, name string, shifts []Shift) []Alert {
@@ -106,7 +111,7 @@ func RouteAlerts(namespace, name string, shifts []Shift) []Alert {
 // ConditionAlert is what to say of a condition of a route or an override that changed, if anything.
 func ConditionAlert(object AlertObject, was *metav1.Condition, is metav1.Condition) (Alert, bool) {
 	known := is.Type == v1alpha1.RouteTrafficShifted && is.Reason == v1alpha1.ReasonNoFitCluster ||
-		is.Type == v1alpha1.RouteProbed && (is.Reason == v1alpha1.ReasonGuardHolds || is.Reason == v1alpha1.ReasonProbeMisconfigured) ||
+		is.Type == v1alpha1.RouteProbed && slices.Contains(notBelieved, is.Reason) ||
 		is.Type == v1alpha1.OverrideInForce && (is.Reason == v1alpha1.ReasonInForce || is.Reason == v1alpha1.ReasonExpired) ||
 		is.Type == v1alpha1.OverrideDrained && (is.Reason == v1alpha1.ReasonDrained || is.Reason == v1alpha1.ReasonDrainBlocked)
 	if !known || was != nil && was.Reason == is.Reason {

@@ -26,6 +26,8 @@ const (
 	LookSilent LookResult = "silent"
 	// LookVoid says nothing: the gateway that was asked does not have the probe's route yet, or could not be reached to ask.
 	LookVoid LookResult = "void"
+	// LookEmpty is an answer without a value, of a metric.
+	LookEmpty LookResult = "empty"
 )
 
 // Look is one look at a service in a cluster.

@@ -107,11 +107,17 @@ type PolicySnapshot struct {
 	OtherClass map[Target]string
 	// Members are the names of all MemberClusters.
 	Members []string
+	// Metrics are the queries of the policy's metric, sorted by import and cluster.
+	Metrics []MetricUse
 }
 
-// PolicyStatus is the ancestors of a policy's status: one entry a target, with Accepted and ClustersResolved.
+// PolicyStatus is the ancestors of a policy's status: one entry a target, with Accepted, ClustersResolved and, where the
+// policy has a metric, MetricAnswered.
 func PolicyStatus(s PolicySnapshot) []gatewayv1.PolicyAncestorStatus {
-	resolved := clustersResolved(s)
+	shared := []metav1.Condition{clustersResolved(s)}
+	if c := metricAnswered(s); c.Type != "" {
+		shared = append(shared, c)
+	}
 	var out []gatewayv1.PolicyAncestorStatus
 	for i, t := range TargetsOf(s.Policy) {
 		ref := s.Policy.Spec.TargetRefs[i]
@@ -121,7 +127,7 @@ func PolicyStatus(s PolicySnapshot) []gatewayv1.PolicyAncestorStatus {
 			AncestorRef: gatewayv1.ParentReference{Group: &group, Kind: &kind, Namespace: &ns, Name: ref.Name,
 				SectionName: ref.SectionName},
 			ControllerName: v1alpha1.ControllerName,
-			Conditions:     []metav1.Condition{policyAccepted(s, t), resolved},
+			Conditions:     append([]metav1.Condition{policyAccepted(s, t)}, shared...),
 		})
 	}
 	return out

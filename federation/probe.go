@@ -48,6 +48,11 @@ type ProbePlan struct {
 	Objects map[string][]*gatewayv1.HTTPRoute
 	// Targets to be looked at, sorted by cluster.
 	Targets []ProbeTarget
+	// Metric in force; nil where there is none. It may be of another policy, MetricPolicy, than the probe.
+	Metric       *v1alpha1.Metric
+	MetricPolicy string
+	// MetricClusters are those to be asked about, sorted.
+	MetricClusters []string
 }
 
 // ProbeTarget is one cluster that is to be looked at.
@@ -85,14 +90,24 @@ func ProbeOwner(key ServiceKey) Owner {
 //	  to the host of another cluster
 //
 // matched by a path and by a header of which only the hub knows the value.
+//
+// A metric needs no route: it is asked for in each cluster that serves the port.
 func PlanProbe(s ProbeSnapshot) ProbePlan {
-	use, found := s.chosen()
-	if !found {
-		return ProbePlan{}
+	plan := ProbePlan{}
+	if use, found := s.chosen(func(h v1alpha1.Health) bool { return h.Metric != nil }); found {
+		plan.Metric, plan.MetricPolicy, plan.MetricClusters = use.health.Metric, use.policy, use.clusters()
 	}
-	plan := ProbePlan{Probe: use.probe, Policy: use.policy, Objects: map[string][]*gatewayv1.HTTPRoute{},
-		Route:   NamespacedName{use.planner.Route.Namespace, use.planner.Route.Name},
-		Gateway: NamespacedName{use.parent.Gateway.Namespace, use.parent.Gateway.Name}}
+	use, found := s.chosen(func(h v1alpha1.Health) bool { return h.Probe != nil })
+	if !found {
+		return plan
+	}
+	use.probe = use.health.Probe
+	if use.probe.Port != nil {
+		use.port = *use.probe.Port
+	}
+	plan.Probe, plan.Policy, plan.Objects = use.probe, use.policy, map[string][]*gatewayv1.HTTPRoute{}
+	plan.Route = NamespacedName{use.planner.Route.Namespace, use.planner.Route.Name}
+	plan.Gateway = NamespacedName{use.parent.Gateway.Namespace, use.parent.Gateway.Name}
 	for _, m := range use.planner.Members {
 		if object := use.object(m); object != nil {
 			plan.Objects[m.Name] = []*gatewayv1.HTTPRoute{object}
@@ -104,10 +119,12 @@ func PlanProbe(s ProbeSnapshot) ProbePlan {
 	return plan
 }
 
-// ProbeConfigured tells whether any policy has a probe at all.
+// ProbeConfigured tells whether any policy has a probe or a metric at all.
 func ProbeConfigured(policies []*v1alpha1.TrafficDistributionPolicy) bool {
 	return slices.ContainsFunc(policies, func(p *v1alpha1.TrafficDistributionPolicy) bool {
-		return probeOf(p.Spec.Defaults) != nil || probeOf(p.Spec.Overrides) != nil
+		return slices.ContainsFunc([]*v1alpha1.TrafficDistribution{p.Spec.Defaults, p.Spec.Overrides}, func(d *v1alpha1.TrafficDistribution) bool {
+			return probeOf(d) != nil || metricOf(d) != nil
+		})
 	})
 }
 
@@ -118,10 +135,11 @@ func probeOf(d *v1alpha1.TrafficDistribution) *v1alpha1.Probe {
 	return d.Health.Probe
 }
 
-// probeUse is the probe of an import, and the route over whose Gateway it is made.
+// probeUse is how an import is looked at, the policy that says so, and the route and Gateway over which that policy holds.
 type probeUse struct {
 	key      ServiceKey
 	token    string
+	health   v1alpha1.Health
 	probe    *v1alpha1.Probe
 	policy   string
 	planner  routePlanner
@@ -130,9 +148,9 @@ type probeUse struct {
 	port     int32
 }
 
-// chosen is the first use among the routes, those of the import's own namespace before others, then by name. A policy of a
+// chosen is the first use among the routes of which the policy says something, those of the import's own namespace before others, then by name. A policy of a
 // namespace that merely uses the import does not decide how all others see it, unless it is the Gateway's.
-func (s ProbeSnapshot) chosen() (probeUse, bool) {
+func (s ProbeSnapshot) chosen(says func(v1alpha1.Health) bool) (probeUse, bool) {
 	routes := slices.SortedStableFunc(slices.Values(s.Routes), func(a, b RouteSnapshot) int {
 		foreign := func(r RouteSnapshot) int {
 			if r.Route.Namespace == s.Key.Namespace {
@@ -149,7 +167,7 @@ func (s ProbeSnapshot) chosen() (probeUse, bool) {
 		}
 		for _, rule := range route.Route.Spec.Rules {
 			for _, b := range rule.BackendRefs {
-				if use, ok := s.useOf(planner, rule, b); ok {
+				if use, ok := s.useOf(planner, rule, b); ok && says(use.health) {
 					return use, true
 				}
 			}
@@ -165,13 +183,10 @@ func (s ProbeSnapshot) useOf(planner routePlanner, rule gatewayv1.HTTPRouteRule,
 	}
 	port, problem := planner.resolve(key, b.BackendObjectReference)
 	effective := EffectivePolicy(planner.policyPath(rule, key), planner.Policies)
-	if problem != nil || effective.Health.Probe == nil {
+	if problem != nil {
 		return probeUse{}, false
 	}
-	use := probeUse{key: key, token: s.Token, probe: effective.Health.Probe, policy: effective.HealthPolicy, planner: planner, port: port}
-	if use.probe.Port != nil {
-		use.port = *use.probe.Port
-	}
+	use := probeUse{key: key, token: s.Token, health: effective.Health, policy: effective.HealthPolicy, planner: planner, port: port}
 	namespace, _, _ := strings.Cut(effective.HealthPolicy, "/")
 	for _, p := range planner.Parents {
 		if p.IsAccepted() && (namespace == key.Namespace || namespace == p.Gateway.Namespace) {

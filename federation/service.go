@@ -51,6 +51,8 @@ type ServiceMember struct {
 	Endpoints      Endpoints
 	// Probe is what the probes say; nil where none is configured.
 	Probe *ProbeSignal
+	// Metric is what a metric says; nil where none is asked for.
+	Metric *MetricSignal
 	// Before is the verdict that was last acted on.
 	Before Verdict
 	// LeftOut is whether a route leaves it out, or makes it wait before it returns.
@@ -76,7 +78,7 @@ type FormerNamespace struct {
 
 // Finding judges the service in this member.
 func (m ServiceMember) Finding() Finding {
-	return Judge(Signals{Seen: m.Synced, ReadyEndpoints: m.ReadyEndpoints, Reachable: m.Reachable, Probe: m.Probe, Before: m.Before})
+	return Judge(Signals{Seen: m.Synced, ReadyEndpoints: m.ReadyEndpoints, Reachable: m.Reachable, Probe: m.Probe, Metric: m.Metric, Before: m.Before})
 }
 
 // Suspects tells whether the service is out of a cluster on suspicion, or was and nothing says otherwise yet.

@@ -97,6 +97,8 @@ type storyMember struct {
 	Unconfirmed bool `json:"unconfirmed,omitempty"`
 	// Probes by service: what the looks at it have come to.
 	Probes map[string]storyProbe `json:"probes,omitempty"`
+	// Metrics by service: what its metric has come to.
+	Metrics map[string]storyMetric `json:"metrics,omitempty"`
 	// GatewayAddress of its programmed Gateway; empty while it has none.
 	GatewayAddress string `json:"gatewayAddress,omitempty"`
 
@@ -122,6 +124,20 @@ type storySight struct {
 func (p storyProbe) signal() *federation.ProbeSignal {
 	return &federation.ProbeSignal{Proven: !p.Unproven, Held: p.Held, ProbeState: federation.ProbeState{
 		Hub: federation.Streak{Sight: p.Hub.Sight, Said: p.Hub.Said}, Peer: federation.Streak{Sight: p.Peer.Sight, Said: p.Peer.Said}}}
+}
+
+// storyMetric is what the metric of a service in a member has come to.
+type storyMetric struct {
+	Sight federation.Seen `json:"sight,omitempty"`
+	Said  string          `json:"said,omitempty"`
+	// Unproven is whether it was well nowhere, Held why the guard holds.
+	Unproven bool   `json:"unproven,omitempty"`
+	Held     string `json:"held,omitempty"`
+}
+
+func (p storyMetric) signal(member string) *federation.MetricSignal {
+	return &federation.MetricSignal{Name: "error rate", Source: "prometheus." + member, Fall: 3, Proven: !p.Unproven, Held: p.Held,
+		MetricState: federation.MetricState{Streak: federation.Streak{Sight: p.Sight, Said: p.Said}}}
 }
 
 // storyService is a Service in a member, exported unless Private.
@@ -304,6 +320,9 @@ func (m *storyMember) service(key federation.ServiceKey, routeNamespaces []strin
 	out := federation.ServiceMember{Member: m.member()}
 	if probe, probed := m.Probes[key.String()]; probed {
 		out.Probe = probe.signal()
+	}
+	if metric, measured := m.Metrics[key.String()]; measured {
+		out.Metric = metric.signal(m.Name)
 	}
 	if m.Unsynced {
 		return out

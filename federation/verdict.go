@@ -12,8 +12,8 @@ const (
 	Fit Verdict = "Fit"
 	// Unfit takes none while any other cluster is fit: it is known to have nothing that could serve.
 	Unfit Verdict = "Unfit"
-	// Suspected takes none while any other cluster is fit: the probes say that it does not serve. Of these the guard
-	// lets only a part be taken out.
+	// Suspected takes none while any other cluster is fit: the probes say that it does not serve, or a metric that it does
+	// not serve well. Of these the guard lets only a part be taken out.
 	Suspected Verdict = "Suspected"
 	// Unknown is neither good nor bad: whatever was decided before stays.
 	Unknown Verdict = "Unknown"
@@ -32,6 +32,8 @@ type Signals struct {
 	Reachable bool
 	// Probe is what the probes say; nil where none is configured.
 	Probe *ProbeSignal
+	// Metric is what a metric says; nil where none is asked for.
+	Metric *MetricSignal
 	// Before is the verdict that was last acted on; empty where there was none.
 	Before Verdict
 }
@@ -61,10 +63,13 @@ const (
 	reasonGuardHolds   = v1alpha1.ReasonGuardHolds
 	reasonHubLinkBad   = v1alpha1.ReasonHubLinkBad
 	reasonNoPeerToAsk  = v1alpha1.ReasonNoPeerToAsk
+
+	reasonMetricAwaited = v1alpha1.ReasonMetricAwaited
 )
 
-// healthChecks in their order; the first finding holds. The probes are asked only about a cluster that has endpoints, and
-// have a say only once they have succeeded somewhere ("proven").
+// healthChecks in their order; the first finding holds. The probes and the metric are asked only about a cluster that has
+// endpoints, and have a say only once they have been well somewhere ("proven"). An ill metric is a suspicion like ill probes,
+// whatever these say: who answers a probe may fail what is asked of it.
 //
 //	contents | API server | ready endpoints | hub's probe | through a peer | finding
 //	not seen | any        | any             | any         | any            | Unknown NotSynced: kept as before
@@ -72,13 +77,15 @@ const (
 //	seen     | lost       | 0 when last seen| any         | any            | Unfit NoReadyEndpointsLastKnown: nothing says that it came back
 //	seen     | any        | some            | none        | none           | Unknown ProbeAwaited where it was Suspected; else as without probes
 //	seen     | any        | some            | ill         | ill            | Suspected; Unknown GuardHolds where too many are and it is not out yet
+//	seen     | any        | some            | any, and its metric is ill   | Suspected MetricIll; Unknown GuardHolds as above
+//	seen     | any        | some            | any, its metric is not known | Unknown MetricAwaited where it was Suspected; else as without it
 //	seen     | any        | some            | ill         | well           | Fit HubLinkBad: the link from the hub is bad
 //	seen     | any        | some            | ill         | none           | Suspected where the hub's word is enough, else Unknown NoPeerToAsk
 //	  … not to be acted on, and it was Unfit before: Fit
 //	seen     | lost       | some            | well, none  | any            | Fit LastKnown: losing the API server is not losing the traffic
 //	seen     | reachable  | some            | well, none  | any            | Fit ReadyEndpoints
 var healthChecks = []healthCheck{notYetSeen, knownEmpty, lastKnownEmpty,
-	probeAwaited, guardHolds, suspected, hubLinkBad, hubsWordAlone, noPeerToAsk, lastKnownReady, ready}
+	probeAwaited, guardHolds, suspected, metricIll, metricAwaited, hubLinkBad, hubsWordAlone, noPeerToAsk, lastKnownReady, ready}
 
 // Judge runs the checks.
 func Judge(s Signals) Finding {
@@ -122,10 +129,15 @@ func probeAwaited(s Signals) *Finding {
 // guardHolds keeps what would be taken out. Who is out already stays so by what is seen of it: else what is said of it would
 // change whenever the guard does.
 func guardHolds(s Signals) *Finding {
-	if !s.Probe.suspects() || s.Probe.Held == "" || s.Before == Suspected {
+	switch {
+	case s.Before == Suspected:
 		return nil
+	case s.Probe.suspects() && s.Probe.Held != "":
+		return s.unmoved(reasonGuardHolds, s.Probe.said(), s.Probe.Held)
+	case s.Metric.suspects() && s.Metric.Held != "":
+		return s.unmoved(reasonGuardHolds, s.Metric.said(), s.Metric.Held)
 	}
-	return s.unmoved(reasonGuardHolds, s.Probe.said(), s.Probe.Held)
+	return nil
 }
 
 func suspected(s Signals) *Finding {
@@ -133,6 +145,22 @@ func suspected(s Signals) *Finding {
 		return nil
 	}
 	return &Finding{Suspected, "ProbesFail", "its probes fail " + s.Probe.said()}
+}
+
+func metricIll(s Signals) *Finding {
+	if !s.Metric.suspects() {
+		return nil
+	}
+	return &Finding{Suspected, "MetricIll", "its metric is ill: " + s.Metric.said()}
+}
+
+// metricAwaited is probeAwaited of the metric.
+func metricAwaited(s Signals) *Finding {
+	if s.Before != Suspected || s.Metric == nil || s.Metric.known() {
+		return nil
+	}
+	return &Finding{Unknown, reasonMetricAwaited, "it was taken out on suspicion, and stays so until its " + s.Metric.Name +
+		" has been asked for often enough: see the condition MetricAnswered of its policy"}
 }
 
 func hubLinkBad(s Signals) *Finding {

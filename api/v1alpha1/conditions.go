@@ -45,6 +45,13 @@ const (
 	PolicyClustersResolved = "ClustersResolved"
 	ReasonClustersResolved = "ClustersResolved"
 	ReasonUnknownCluster   = "UnknownCluster"
+
+	// PolicyMetricAnswered is True while the queries of the policy's metric are answered. It is absent where it has none.
+	PolicyMetricAnswered = "MetricAnswered"
+	ReasonMetricAnswered = "MetricAnswered"
+	ReasonMetricAwaited  = "MetricAwaited"
+	ReasonNoPrometheus   = "NoPrometheus"
+	ReasonQueryFailed    = "QueryFailed"
 )
 
 // Condition types of a TrafficOverride.
@@ -80,36 +87,38 @@ const (
 	RouteProgrammed = "Programmed"
 	// RouteTrafficShifted is True while some share of the route is not where its intent says, and says why.
 	RouteTrafficShifted = "TrafficShifted"
-	// RouteProbed is True while what the probes of the route's imports see is believed. It is absent where nothing is probed.
+	// RouteProbed is True while what the probes and metrics of the route's imports see is believed. It is absent where there is
+	// neither.
 	RouteProbed = "Probed"
 )
 
 // Reasons of a hub route's and a RoutePlan's conditions.
 const (
-	ReasonProgrammed         = "Programmed"
-	ReasonPending            = "Pending"
-	ReasonMemberRefused      = "MemberRefused"
-	ReasonAsIntended         = "AsIntended"
-	ReasonFailedOver         = "FailedOver"
-	ReasonNoFitCluster       = "NoFitCluster"
-	ReasonOverridden         = "Overridden"
-	ReasonDegraded           = "Degraded"
-	ReasonFailingBack        = "FailingBack"
-	ReasonAwaitingFailback   = "AwaitingFailback"
-	ReasonCapacityExceeded   = "CapacityExceeded"
-	ReasonProbed             = "Probed"
-	ReasonProbeAwaited       = "ProbeAwaited"
-	ReasonProbeMisconfigured = "ProbeMisconfigured"
-	ReasonHubLinkBad         = "HubLinkBad"
-	ReasonNoPeerToAsk        = "NoPeerToAsk"
-	ReasonGuardHolds         = "GuardHolds"
-	ReasonImportNotFound     = "BackendNotFound"
-	ReasonForeignObject      = "ForeignObject"
-	ReasonMemberUnreachable  = "MemberUnreachable"
-	ReasonUnsupported        = "Unsupported"
-	ReasonTooManyBackends    = "TooManyBackends"
-	ReasonNoMembers          = "NoMembers"
-	ReasonNotAccepted        = "NotAccepted"
+	ReasonProgrammed          = "Programmed"
+	ReasonPending             = "Pending"
+	ReasonMemberRefused       = "MemberRefused"
+	ReasonAsIntended          = "AsIntended"
+	ReasonFailedOver          = "FailedOver"
+	ReasonNoFitCluster        = "NoFitCluster"
+	ReasonOverridden          = "Overridden"
+	ReasonDegraded            = "Degraded"
+	ReasonFailingBack         = "FailingBack"
+	ReasonAwaitingFailback    = "AwaitingFailback"
+	ReasonCapacityExceeded    = "CapacityExceeded"
+	ReasonProbed              = "Probed"
+	ReasonProbeAwaited        = "ProbeAwaited"
+	ReasonProbeMisconfigured  = "ProbeMisconfigured"
+	ReasonMetricIllEverywhere = "MetricIllEverywhere"
+	ReasonHubLinkBad          = "HubLinkBad"
+	ReasonNoPeerToAsk         = "NoPeerToAsk"
+	ReasonGuardHolds          = "GuardHolds"
+	ReasonImportNotFound      = "BackendNotFound"
+	ReasonForeignObject       = "ForeignObject"
+	ReasonMemberUnreachable   = "MemberUnreachable"
+	ReasonUnsupported         = "Unsupported"
+	ReasonTooManyBackends     = "TooManyBackends"
+	ReasonNoMembers           = "NoMembers"
+	ReasonNotAccepted         = "NotAccepted"
 )
 
 // Reasons of concerns that `isthmus plan` names, beside those of conditions and weights.
@@ -158,7 +167,7 @@ const (
 	WeightAnywhere    = "Anywhere"   // no nearer cluster is fit
 	WeightStandby     = "Standby"    // fit, listed at weight 0 so that an emergency is one write
 	WeightUnfit       = "Unfit"      // at weight 0 because the verdict is Unfit
-	WeightSuspected   = "Suspected"  // at weight 0 because its probes fail from two sides
+	WeightSuspected   = "Suspected"  // at weight 0 because its probes fail from two sides, or its metric is ill
 	WeightHeld        = "Held"       // the last good split, kept because no cluster is fit
 	WeightResolving   = "Resolving"  // new in the member: weight follows once the member has resolved it
 	WeightWithdrawing = "Withdrawn"  // no longer exported: at 0 until the member has confirmed it

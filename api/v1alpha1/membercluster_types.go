@@ -73,6 +73,11 @@ type MemberClusterSpec struct {
 	// Gateway's status where it is not given.
 	// +optional
 	EastWest *EastWestSpec `json:"eastWest,omitempty"`
+
+	// Prometheus is where metrics of this cluster are asked for. Where it is not given, it is that of the hub
+	// (isthmus-hub --prometheus-url).
+	// +optional
+	Prometheus *Prometheus `json:"prometheus,omitempty"`
 }
 
 // KubeconfigSource names a kubeconfig. It is read as data: it never runs a program and never reads a file.

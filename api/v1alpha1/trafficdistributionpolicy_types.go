@@ -85,6 +85,9 @@ type Health struct {
 	// Probe looks at the service in each cluster from outside. Without it, endpoints alone decide.
 	// +optional
 	Probe *Probe `json:"probe,omitempty"`
+	// Metric asks a Prometheus about the service in each cluster.
+	// +optional
+	Metric *Metric `json:"metric,omitempty"`
 }
 
 // FailbackMode names who lets a cluster return.

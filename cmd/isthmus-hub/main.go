@@ -6,6 +6,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -25,6 +26,7 @@ import (
 	"isthmus.dev/isthmus/api/v1alpha1"
 	"isthmus.dev/isthmus/controllers"
 	"isthmus.dev/isthmus/controllers/fleet"
+	"isthmus.dev/isthmus/controllers/prometheus"
 	"isthmus.dev/isthmus/federation"
 )
 
@@ -40,6 +42,8 @@ type flags struct {
 	memberTimeout                 time.Duration
 	probeInterval                 time.Duration
 	maxSuspected                  int
+	prometheusURL                 string
+	prometheusSecret              string
 }
 
 func main() {
@@ -61,6 +65,10 @@ func main() {
 	cmd.Flags().DurationVar(&f.probeInterval, "probe-interval", 2*time.Second, "time between two probes of a member's API server")
 	cmd.Flags().IntVar(&f.maxSuspected, "max-suspected", federation.DefaultMaxSuspected,
 		"percent of the clusters that may be taken out on the word of probes, over the fleet and of each service; the last one never is")
+	cmd.Flags().StringVar(&f.prometheusURL, "prometheus-url", "",
+		"Prometheus (or Thanos) that is asked for the metrics of members that name none of their own in spec.prometheus")
+	cmd.Flags().StringVar(&f.prometheusSecret, "prometheus-secret", "",
+		"Secret in "+v1alpha1.SystemNamespace+" with the credentials for it: token, or username and password, and ca.crt")
 	cmd.Flags().AddGoFlagSet(flag.CommandLine)
 	if err := cmd.ExecuteContext(ctrl.SetupSignalHandler()); err != nil {
 		fmt.Fprintln(os.Stderr, "isthmus-hub: "+err.Error())
@@ -71,6 +79,10 @@ func main() {
 func run(ctx context.Context, f flags) error {
 	if f.maxSuspected < 1 || f.maxSuspected > 100 {
 		return fmt.Errorf("--max-suspected is %d: give a share from 1 to 100 percent", f.maxSuspected)
+	}
+	metrics, err := f.prometheus()
+	if err != nil {
+		return err
 	}
 	ctrl.SetLogger(zap.New(zap.UseDevMode(false)))
 	cfg, err := config.GetConfig()
@@ -97,6 +109,7 @@ func run(ctx context.Context, f flags) error {
 	err = controllers.Setup(ctx, mgr, controllers.Options{
 		Registerer:   crmetrics.Registry,
 		MaxSuspected: f.maxSuspected,
+		Prometheus:   metrics,
 		Prepare: func(ctx context.Context) error {
 			if !f.leaderElect {
 				return nil
@@ -113,6 +126,24 @@ func run(ctx context.Context, f flags) error {
 		return err
 	}
 	return mgr.Start(ctx)
+}
+
+// prometheus is the one for members that name none; nil where there is none.
+func (f flags) prometheus() (*v1alpha1.Prometheus, error) {
+	if f.prometheusURL == "" {
+		if f.prometheusSecret != "" {
+			return nil, errors.New("--prometheus-secret is given and --prometheus-url is not: give both, or neither")
+		}
+		return nil, nil
+	}
+	p := &v1alpha1.Prometheus{URL: f.prometheusURL}
+	if f.prometheusSecret != "" {
+		p.SecretRef = &v1alpha1.SecretRef{Name: f.prometheusSecret}
+	}
+	if err := prometheus.Validate(*p); err != nil {
+		return nil, fmt.Errorf("--prometheus-url: %w", err)
+	}
+	return p, nil
 }
 
 // readEpoch takes the number of times that the lease changed hands: it rises with every new leader, and stays
