@@ -210,7 +210,7 @@ func trafficShifted(s RouteSnapshot, plan RoutePlan) metav1.Condition {
 // trafficShifts are the reasons of TrafficShifted, the worst first.
 var trafficShifts = []struct{ reason, message, between string }{
 	{v1alpha1.ReasonNoFitCluster, "no cluster is fit, so the split stays as it is, for ", ", "},
-	{v1alpha1.ReasonCapacityExceeded, "every cluster that could serve is full: ", "; "},
+	{v1alpha1.ReasonCapacityExceeded, "clusters carry more than they can: ", "; "},
 	{v1alpha1.ReasonFailedOver, "the other clusters take the share of: ", "; "},
 	{v1alpha1.ReasonAwaitingFailback, "the other clusters take the share of: ", "; "},
 	{v1alpha1.ReasonDegraded, "the other clusters take a part of the share of: ", "; "},

@@ -309,16 +309,14 @@ func weigh(slots []slot) {
 }
 
 // fitSlots leaves out slots without weight while there are more than a rule holds, the farthest clusters first: a
-// cluster at weight 0 is listed to make an emergency quicker, and never at the price of one that serves or is about to.
+// cluster at weight 0 is listed to make an emergency quicker, and never at the price of one that serves or is about to. Those
+// of whose health something is remembered go last: who is not listed is forgotten, and would return as if it were new.
 func fitSlots(slots []slot) []slot {
-	if len(slots) <= maxBackendRefs {
-		return slots
-	}
 	kept := slices.Clone(slots)
 	for len(kept) > maxBackendRefs {
 		drop := -1
 		for i, e := range kept {
-			if e.planned.Weight == 0 && e.spare > 0 && (drop < 0 || e.spare >= kept[drop].spare) {
+			if e.planned.Weight == 0 && e.spare > 0 && (drop < 0 || e.sparedBefore(kept[drop])) {
 				drop = i
 			}
 		}
@@ -328,6 +326,14 @@ func fitSlots(slots []slot) []slot {
 		kept = slices.Delete(kept, drop, drop+1)
 	}
 	return kept
+}
+
+// sparedBefore tells whether a slot is given up before one that stands in front of it.
+func (e slot) sparedBefore(other slot) bool {
+	if remembered := e.planned.Health != nil; remembered != (other.planned.Health != nil) {
+		return !remembered
+	}
+	return e.spare >= other.spare
 }
 
 // expandBackend turns one backendRef into slots. What is not an import passes through as written.

@@ -217,6 +217,7 @@ func (s splitter) distribute(candidates []Candidate) []Share {
 	if serves {
 		candidates = s.release(candidates)
 		o.spreading = spread(tiers, candidates)
+		o.idle = o.idleOf(candidates)
 	} else {
 		o.held = cmp.Or(last, o.intended)
 	}
@@ -264,7 +265,23 @@ type outcome struct {
 	tiers    []tier
 	intended *tier
 	held     *tier
+	// idle says who could take what is too much for the others.
+	idle string
 	spreading
+}
+
+// idleOf ends the sentence that no other cluster can: those that only serve as a last resort could, were they named.
+func (o outcome) idleOf(candidates []Candidate) string {
+	var names []string
+	for i, c := range candidates {
+		if t := o.tier[i]; c.Serving() && o.parts[i] == 0 && t >= 0 && o.tiers[t].resort {
+			names = append(names, c.Cluster)
+		}
+	}
+	if len(names) == 0 {
+		return "can"
+	}
+	return "that its policy names can; " + strings.Join(names, ", ") + " could, and no weight names it: give it weight there, or a tier of its own"
 }
 
 func (o outcome) partsOf(i int, c Candidate) uint32 {
@@ -284,8 +301,8 @@ func (s splitter) why(i int, c Candidate, o outcome) (reason, message string) {
 	case o.parts[i] > 0 && c.blocked:
 		return v1alpha1.WeightDrainBlocked, fmt.Sprintf("serves in spite of TrafficOverride %s, because no other cluster can", c.Drained)
 	case o.over[i]:
-		return v1alpha1.WeightOver, fmt.Sprintf("carries more than its capacity of %d %% of the requests, because no other cluster can",
-			o.tiers[o.tier[i]].capacity[c.Cluster])
+		return v1alpha1.WeightOver, fmt.Sprintf("carries more than its capacity of %d %% of the requests, because no other cluster %s",
+			o.tiers[o.tier[i]].capacity[c.Cluster], o.idle)
 	case o.less[i] || c.percent() == 0 && o.tier[i] >= 0 && o.tier[i] <= o.reached:
 		return s.explain(c.State, c.Cluster, c.sight().ReadyPercent)
 	case o.parts[i] > 0:

@@ -209,3 +209,36 @@ func TestADrainWaitsForTheHoldOfWhoTakesOver(t *testing.T) {
 	shares = Distribute(e, Member{Name: "eks"}, []Candidate{eks, gke}, begun)
 	require.Equal(t, v1alpha1.WeightDrained, shares[0].Reason)
 }
+
+// Who has no weight is a last resort, and is not sent what is too much for the others; but that it could be is said.
+func TestTooMuchForThoseThatAreNamedSaysWhoIsIdle(t *testing.T) {
+	said := func(clusters ...string) string {
+		var candidates []Candidate
+		for _, name := range clusters {
+			candidates = append(candidates, Candidate{Cluster: name, Finding: Finding{Verdict: Fit}, State: wholePart})
+		}
+		d := weighted("eks", 1)
+		d.Weights[0].Capacity = new(int32(60))
+		shares := Distribute(Effective{Distribution: d}, Member{Name: "eks"}, candidates, time.Time{})
+		require.Equal(t, v1alpha1.WeightOver, shares[0].Reason)
+		return shares[0].Message
+	}
+	require.Equal(t, "carries more than its capacity of 60 % of the requests, because no other cluster can", said("eks"))
+	require.Contains(t, said("eks", "gke"), "gke could, and no weight names it")
+}
+
+// Who is out and held keeps its place among more clusters than a rule holds: else its hold would be forgotten.
+func TestARuleForgetsNobodyWhoWaits(t *testing.T) {
+	var slots []slot
+	for i := range 20 {
+		e := slot{spare: 2, planned: v1alpha1.PlannedBackend{Cluster: fmt.Sprint(i)}}
+		if i == 19 {
+			e.spare, e.planned.Health = 4, &v1alpha1.BackendHealth{Phase: v1alpha1.HealthHolding}
+		}
+		slots = append(slots, e)
+	}
+	kept := fitSlots(slots)
+	require.Len(t, kept, maxBackendRefs)
+	require.Equal(t, "19", kept[maxBackendRefs-1].planned.Cluster)
+	require.Equal(t, "14", kept[maxBackendRefs-2].planned.Cluster)
+}
