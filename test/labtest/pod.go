@@ -52,7 +52,9 @@ func TellPods(t testing.TB, member, word string, howMany int) {
 	slices.SortFunc(pods.Items, func(a, b corev1.Pod) int { return strings.Compare(a.Name, b.Name) })
 	from := FromPod(t, member, Sample+"/helloworld-")
 	for _, pod := range pods.Items[:min(howMany, len(pods.Items))] {
-		resp, err := from.Post(fmt.Sprintf("http://%s:5000/control/%s", pod.Status.PodIP, word), "", http.NoBody)
+		req, err := http.NewRequestWithContext(context.Background(), http.MethodPost, fmt.Sprintf("http://%s:5000/control/%s", pod.Status.PodIP, word), http.NoBody)
+		require.NoError(t, err)
+		resp, err := from.Do(req)
 		require.NoError(t, err)
 		require.NoError(t, resp.Body.Close())
 		require.Equal(t, http.StatusOK, resp.StatusCode)
