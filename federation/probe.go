@@ -312,9 +312,12 @@ func (u probeUse) path(cluster string) string {
 	return "/.isthmus/probe/" + u.key.Namespace + "/" + u.key.Name + "/" + cluster
 }
 
-// host under which the listener admits the probe's route, apart from those of other routes where that can be.
+// host under which the listener admits the probe's route, apart from those of other routes where that can be. Where the listener
+// has none of its own and speaks TLS it is one of the route's: only of those its certificate can be.
 func (u probeUse) host() string {
 	switch host := string(deref(u.listener.Hostname)); {
+	case host == "" && u.listener.Protocol == gatewayv1.HTTPSProtocolType && u.routeHost() != nil:
+		return string(*u.routeHost())
 	case host == "":
 		return probeHost
 	case strings.HasPrefix(host, "*."):
@@ -329,6 +332,11 @@ func (u probeUse) rewrittenHost() *gatewayv1.PreciseHostname {
 	if u.probe.HTTP != nil && u.probe.HTTP.Host != nil {
 		return u.probe.HTTP.Host
 	}
+	return u.routeHost()
+}
+
+// routeHost is the first of the route's host names that has no wildcard; nil where there is none.
+func (u probeUse) routeHost() *gatewayv1.PreciseHostname {
 	for _, h := range u.planner.Route.Spec.Hostnames {
 		if !strings.HasPrefix(string(h), "*") {
 			host := gatewayv1.PreciseHostname(h)
