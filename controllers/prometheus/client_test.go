@@ -13,12 +13,13 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"isthmus.dev/isthmus/api/v1alpha1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+
+	"isthmus.dev/isthmus/api/v1alpha1"
 )
 
 // patience is more than any answer takes here.
