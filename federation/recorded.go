@@ -45,7 +45,7 @@ func (r Records) Situation(guard Guard) Situation {
 		s.Routes = append(s.Routes, b.route(&r.Routes[i]))
 	}
 	for i := range r.Gateways {
-		if b.ours(&r.Gateways[i]) {
+		if b.Ours(&r.Gateways[i]) {
 			s.Gateways = append(s.Gateways, b.gateway(&r.Gateways[i]))
 		}
 	}
@@ -131,14 +131,14 @@ type recordBook struct {
 	services  map[ServiceKey]ServiceSnapshot
 }
 
-// ours tells whether a Gateway is of a class of Isthmus's. One whose class is gone is served by those members that hold it.
-func (b recordBook) ours(g *gatewayv1.Gateway) bool {
-	for _, class := range b.Classes {
+// Ours tells whether a Gateway is of a class of Isthmus's. One whose class is gone is served by those members that hold it.
+func (r Records) Ours(g *gatewayv1.Gateway) bool {
+	for _, class := range r.Classes {
 		if class.Name == string(g.Spec.GatewayClassName) {
 			return class.Spec.ControllerName == v1alpha1.ControllerName
 		}
 	}
-	return slices.ContainsFunc(b.Members, func(mc v1alpha1.MemberCluster) bool { return len(addressesIn(&mc, g)) > 0 })
+	return slices.ContainsFunc(r.Members, func(mc v1alpha1.MemberCluster) bool { return len(addressesIn(&mc, g)) > 0 })
 }
 
 // addressesIn are the addresses of a hub Gateway in a member.
@@ -216,7 +216,7 @@ func (b recordBook) parents(route *gatewayv1.HTTPRoute) []Parent {
 		for i := range b.Gateways {
 			g := &b.Gateways[i]
 			if deref(ref.Kind) != "" && *ref.Kind != "Gateway" || string(ref.Name) != g.Name ||
-				cmp.Or(string(deref(ref.Namespace)), route.Namespace) != g.Namespace || g.DeletionTimestamp != nil || !b.ours(g) {
+				cmp.Or(string(deref(ref.Namespace)), route.Namespace) != g.Namespace || g.DeletionTimestamp != nil || !b.Ours(g) {
 				continue
 			}
 			out = append(out, Attach(route, ref, g, labels))

@@ -3,12 +3,14 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -42,13 +44,29 @@ func addAccessFlags(flags *pflag.FlagSet) *access {
 	return a
 }
 
-// hub is the way into the hub, for reading: see readOnly.
+// rights are what a command may send to the hub.
+type rights int
+
+const (
+	// mayRead is reads, and writes that are only to be tried.
+	mayRead rights = iota
+	// mayOverride is TrafficOverrides too.
+	mayOverride
+)
+
+// connection is how a command comes to its hub.
+type connection func(*access, rights) (*hub, error)
+
+// hub is the way into the hub, as far as the command's rights go: see guarded.
 type hub struct {
 	client.Client
 	// where is the context and the server, for messages.
 	where string
 	// namespace of the kubeconfig's context, for objects in files that name none.
 	namespace string
+	// user is the kubeconfig's name of the credentials, for an API server that does not say whose they are.
+	user string
+	now  func() time.Time
 }
 
 func (a *access) config() clientcmd.ClientConfig {
@@ -57,8 +75,8 @@ func (a *access) config() clientcmd.ClientConfig {
 	return clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{CurrentContext: a.context})
 }
 
-// reader connects to the hub in a way that cannot change anything.
-func (a *access) reader() (*hub, error) {
+// connect connects to the hub in a way that can change no more than the command may.
+func (a *access) connect(may rights) (*hub, error) {
 	config := a.config()
 	cfg, err := config.ClientConfig()
 	if err != nil {
@@ -66,8 +84,8 @@ func (a *access) reader() (*hub, error) {
 	}
 	cfg = rest.CopyConfig(cfg)
 	cfg.QPS, cfg.Burst, cfg.UserAgent = 50, 100, "isthmus"
-	cfg.Wrap(func(next http.RoundTripper) http.RoundTripper { return readOnly{next} })
-	h := &hub{where: cfg.Host}
+	cfg.Wrap(func(next http.RoundTripper) http.RoundTripper { return guarded{next, may} })
+	h := &hub{where: cfg.Host, user: a.user(config), now: time.Now}
 	if a.context != "" {
 		h.where = "context " + a.context + " (" + cfg.Host + ")"
 	}
@@ -77,12 +95,12 @@ func (a *access) reader() (*hub, error) {
 	if a.namespace != "" {
 		h.namespace = a.namespace
 	}
-	dryRun := true
+	dryRun := may == mayRead
 	c, err := client.New(cfg, client.Options{Scheme: newScheme(), DryRun: &dryRun})
 	if err != nil {
 		return nil, fmt.Errorf("no way to the hub: %w", err)
 	}
-	// A field that was mistyped would be dropped without a word, and the plan would be of something else.
+	// A field that was mistyped, or that an older hub lacks, would be dropped without a word.
 	h.Client = client.WithFieldValidation(c, metav1.FieldValidationStrict)
 	return h, nil
 }
@@ -95,17 +113,46 @@ func newScheme() *runtime.Scheme {
 	return s
 }
 
-// readOnly lets through what cannot change anything: reads, and writes of which the API server is told that they are to
-// be tried only. Whatever else this program might come to do by mistake ends here.
-type readOnly struct{ next http.RoundTripper }
+// user is the kubeconfig's name of the credentials; empty where there is none, as in a pod.
+func (a *access) user(config clientcmd.ClientConfig) string {
+	raw, err := config.RawConfig()
+	if err != nil {
+		return ""
+	}
+	if chosen := raw.Contexts[cmp.Or(a.context, raw.CurrentContext)]; chosen != nil {
+		return chosen.AuthInfo
+	}
+	return ""
+}
+
+// guarded lets through what cannot change anything: reads, writes of which the API server is told that they are to be tried
+// only, and the question who asks; and TrafficOverrides for who may. Whatever else this program might come to do by mistake
+// ends here.
+type guarded struct {
+	next http.RoundTripper
+	may  rights
+}
 
 // RoundTrip implements http.RoundTripper.
-func (r readOnly) RoundTrip(req *http.Request) (*http.Response, error) {
+func (g guarded) RoundTrip(req *http.Request) (*http.Response, error) {
 	reads := req.Method == http.MethodGet || req.Method == http.MethodHead
-	if !reads && !slices.Equal(req.URL.Query()["dryRun"], []string{"All"}) {
-		return nil, fmt.Errorf("refused to send %s %s: this command changes nothing", req.Method, req.URL.Path)
+	tries := slices.Equal(req.URL.Query()["dryRun"], []string{"All"})
+	asks := req.Method == http.MethodPost && strings.HasSuffix(req.URL.Path, whoAmI)
+	if reads || tries || asks || g.may == mayOverride && isOverride(req.URL.Path) {
+		return g.next.RoundTrip(req)
 	}
-	return r.next.RoundTrip(req)
+	return nil, fmt.Errorf("refused to send %s %s: this command does not change that", req.Method, req.URL.Path)
+}
+
+const (
+	whoAmI        = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
+	overridesPath = "/apis/isthmus.dev/v1alpha1/trafficoverrides"
+)
+
+// isOverride tells whether a path is of one TrafficOverride, or the one to create them at; not of a status.
+func isOverride(path string) bool {
+	_, name, found := strings.Cut(path, overridesPath)
+	return found && (name == "" || strings.HasPrefix(name, "/") && strings.Count(name, "/") == 1 && name != "/")
 }
 
 // explain says what keeps the hub's objects from being read, and what to do.

@@ -36,7 +36,7 @@ func usageError(format string, args ...any) error {
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := command(filepath.Base(os.Args[0]), (*access).reader).ExecuteContext(ctx); err != nil {
+	if err := command(filepath.Base(os.Args[0]), (*access).connect).ExecuteContext(ctx); err != nil {
 		code := exitFailed
 		var own exitError
 		if errors.As(err, &own) {
@@ -51,11 +51,11 @@ func main() {
 }
 
 // command is the whole of it, under the name by which it was called. The hub is reached as connect says.
-func command(name string, connect func(*access) (*hub, error)) *cobra.Command {
+func command(name string, connect connection) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "isthmus",
-		Short: "Look at, and ask about, the traffic between the clusters of a clusterset",
-		Long: `Look at, and ask about, the traffic between the clusters of a clusterset.
+		Short: "Look at, ask about, and overrule the traffic between the clusters of a clusterset",
+		Long: `Look at, ask about, and overrule the traffic between the clusters of a clusterset.
 
 It talks to the hub alone, as the kubeconfig says; it needs no way into any member.`,
 		Args: func(cmd *cobra.Command, args []string) error {
@@ -76,6 +76,12 @@ It talks to the hub alone, as the kubeconfig says; it needs no way into any memb
 	})
 	root.CompletionOptions.HiddenDefaultCmd = true
 	access := addAccessFlags(root.PersistentFlags())
-	root.AddCommand(planCommand(access, connect))
+	root.AddCommand(statusCommand(access, connect), whyCommand(access, connect), planCommand(access, connect), overridesCommand(access, connect))
+	for _, w := range words {
+		root.AddCommand(w.sayCommand(access, connect))
+		if w.end != "" {
+			root.AddCommand(w.endCommand(access, connect))
+		}
+	}
 	return root
 }

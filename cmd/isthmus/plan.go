@@ -26,7 +26,7 @@ type planFlags struct {
 	maxSuspected       int
 }
 
-func planCommand(a *access, connect func(*access) (*hub, error)) *cobra.Command {
+func planCommand(a *access, connect connection) *cobra.Command {
 	var f planFlags
 	cmd := &cobra.Command{
 		Use:   "plan",
@@ -61,7 +61,7 @@ A cluster that is lost answers nobody any more; a service that is lost there has
 	return cmd
 }
 
-func runPlan(cmd *cobra.Command, a *access, f planFlags, connect func(*access) (*hub, error)) error {
+func runPlan(cmd *cobra.Command, a *access, f planFlags, connect connection) error {
 	if err := f.check(a); err != nil {
 		return err
 	}
@@ -69,7 +69,7 @@ func runPlan(cmd *cobra.Command, a *access, f planFlags, connect func(*access) (
 	if err != nil {
 		return err
 	}
-	h, err := connect(a)
+	h, err := connect(a, mayRead)
 	if err != nil {
 		return err
 	}
@@ -88,10 +88,15 @@ func runPlan(cmd *cobra.Command, a *access, f planFlags, connect func(*access) (
 		namespace, route = ns, name
 	}
 	told.Consequences = told.Of(namespace, route)
-	if err := told.print(cmd.OutOrStdout(), f.output); err != nil {
+	return told.tell(cmd.OutOrStdout(), f.output)
+}
+
+// tell prints the answer, and ends with the exit code that goes with it.
+func (a *answer) tell(out io.Writer, format string) error {
+	if err := a.print(out, format); err != nil {
 		return err
 	}
-	if len(told.Concerns) > 0 {
+	if len(a.Concerns) > 0 {
 		return exitError{errors.New(""), exitConcerns}
 	}
 	return nil
@@ -192,14 +197,26 @@ func (t target) String() string {
 	return t.service.String() + " in " + t.cluster
 }
 
-// parseTarget reads CLUSTER or CLUSTER/NAMESPACE/SERVICE, of which both have to be there: a name that was mistyped would
-// be answered by "nothing would change".
-func parseTarget(text string, records federation.Records) (target, error) {
+// spelled reads CLUSTER or CLUSTER/NAMESPACE/SERVICE, whether it is there or not.
+func spelled(text string) (target, error) {
 	parts := strings.Split(text, "/")
 	if len(parts) != 1 && len(parts) != 3 || slices.Contains(parts, "") {
 		return target{}, usageError("%q is neither CLUSTER nor CLUSTER/NAMESPACE/SERVICE", text)
 	}
 	t := target{cluster: parts[0]}
+	if len(parts) == 3 {
+		t.service = federation.ServiceKey{Namespace: parts[1], Name: parts[2]}
+	}
+	return t, nil
+}
+
+// parseTarget reads CLUSTER or CLUSTER/NAMESPACE/SERVICE, of which both have to be there: a name that was mistyped would
+// be answered by "nothing would change".
+func parseTarget(text string, records federation.Records) (target, error) {
+	t, err := spelled(text)
+	if err != nil {
+		return t, err
+	}
 	var clusters []string
 	for _, mc := range records.Members {
 		clusters = append(clusters, mc.Name)
@@ -207,10 +224,9 @@ func parseTarget(text string, records federation.Records) (target, error) {
 	if !slices.Contains(clusters, t.cluster) {
 		return t, fmt.Errorf("there is no MemberCluster %s: the hub has %s", t.cluster, orNone(clusters))
 	}
-	if len(parts) == 1 {
+	if t.service.Name == "" {
 		return t, nil
 	}
-	t.service = federation.ServiceKey{Namespace: parts[1], Name: parts[2]}
 	var exporters, exported []string
 	for _, imp := range records.Imports {
 		key := federation.ServiceKey{Namespace: imp.Namespace, Name: imp.Name}
@@ -241,10 +257,14 @@ func orNone(names []string) string {
 }
 
 func (t target) drain(force bool) *v1alpha1.TrafficOverride {
-	o := &v1alpha1.TrafficOverride{ObjectMeta: metav1.ObjectMeta{Name: "(this plan)"},
-		Spec: v1alpha1.TrafficOverrideSpec{Type: v1alpha1.OverrideDrain, Cluster: t.cluster, Force: force}}
-	if t.service.Name != "" {
-		o.Spec.Imports = []v1alpha1.ObjectReference{{Namespace: t.service.Namespace, Name: t.service.Name}}
+	return &v1alpha1.TrafficOverride{ObjectMeta: metav1.ObjectMeta{Name: "(this plan)"},
+		Spec: v1alpha1.TrafficOverrideSpec{Type: v1alpha1.OverrideDrain, Cluster: t.cluster, Imports: t.imports(), Force: force}}
+}
+
+// imports is the service as an override names it; none for a whole cluster.
+func (t target) imports() []v1alpha1.ObjectReference {
+	if t.service.Name == "" {
+		return nil
 	}
-	return o
+	return []v1alpha1.ObjectReference{{Namespace: t.service.Namespace, Name: t.service.Name}}
 }

@@ -44,7 +44,7 @@ func TestPlanOnARealHub(t *testing.T) {
 	}
 	before := versions()
 
-	out, code, message := run((*access).reader, "plan", "--kubeconfig", kubeconfig, "-f", "testdata/all-gke.yaml")
+	out, code, message := run((*access).connect, "plan", "--kubeconfig", kubeconfig, "-f", "testdata/all-gke.yaml")
 	require.Empty(t, message)
 	require.Equal(t, 0, code)
 	require.Contains(t, out, "20.00%   100.00%")
@@ -55,7 +55,7 @@ func TestPlanOnARealHub(t *testing.T) {
 	for _, wrong := range []string{"weight: -1", "wait: 1"} {
 		refused := filepath.Join(t.TempDir(), "refused.yaml")
 		require.NoError(t, os.WriteFile(refused, []byte(strings.Replace(string(text), "weight: 1", wrong, 1)), 0o600))
-		_, code, message = run((*access).reader, "plan", "--kubeconfig", kubeconfig, "-f", refused)
+		_, code, message = run((*access).connect, "plan", "--kubeconfig", kubeconfig, "-f", refused)
 		require.Equal(t, exitFailed, code)
 		require.Contains(t, message, "TrafficDistributionPolicy sample/split would be refused")
 	}

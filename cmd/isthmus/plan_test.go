@@ -12,10 +12,13 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
+	authenticationv1 "k8s.io/api/authentication/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -33,28 +36,55 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the golden files")
 
-// hubInMemory holds what testdata/hub.yaml says, behind a client that answers as funcs say.
-func hubInMemory(t *testing.T, funcs interceptor.Funcs) func(*access) (*hub, error) {
+// threeInTheMorning is the time on every hub in memory.
+var threeInTheMorning = time.Date(2026, 1, 1, 3, 0, 0, 0, time.UTC)
+
+// hubInMemory holds what testdata/hub.yaml says, behind a client that answers as funcs say. Of an object that further files
+// say too the last word counts.
+func hubInMemory(t *testing.T, funcs interceptor.Funcs, files ...string) connection {
 	t.Helper()
-	text, err := os.ReadFile("testdata/hub.yaml")
-	require.NoError(t, err)
 	var objects []client.Object
-	for _, doc := range strings.Split(string(text), "\n---\n") {
-		u := &unstructured.Unstructured{}
-		require.NoError(t, yaml.Unmarshal([]byte(doc), &u.Object))
-		if u.GetKind() == "ServiceImport" {
-			federation.ServiceOwner(federation.ServiceKey{Namespace: u.GetNamespace(), Name: u.GetName()}).Mark(u)
+	for _, file := range append([]string{"testdata/hub.yaml"}, files...) {
+		text, err := os.ReadFile(file)
+		require.NoError(t, err)
+		for _, doc := range strings.Split(string(text), "\n---\n") {
+			u := &unstructured.Unstructured{}
+			require.NoError(t, yaml.Unmarshal([]byte(doc), &u.Object))
+			if u.GetKind() == "ServiceImport" {
+				federation.ServiceOwner(federation.ServiceKey{Namespace: u.GetNamespace(), Name: u.GetName()}).Mark(u)
+			}
+			objects = slices.DeleteFunc(objects, func(o client.Object) bool {
+				return o.GetObjectKind().GroupVersionKind() == u.GroupVersionKind() && client.ObjectKeyFromObject(o) == client.ObjectKeyFromObject(u)
+			})
+			objects = append(objects, u)
 		}
-		objects = append(objects, u)
 	}
-	return func(a *access) (*hub, error) {
-		c := fake.NewClientBuilder().WithScheme(newScheme()).WithObjects(objects...).WithInterceptorFuncs(funcs).Build()
-		return &hub{Client: client.NewDryRunClient(c), where: "https://hub", namespace: "sample"}, nil
+	if funcs.Create == nil {
+		funcs.Create = knows("alice@example.com")
+	}
+	c := fake.NewClientBuilder().WithScheme(newScheme()).WithObjects(objects...).WithInterceptorFuncs(funcs).Build()
+	return func(_ *access, may rights) (*hub, error) {
+		h := &hub{Client: c, where: "https://hub", namespace: "sample", now: func() time.Time { return threeInTheMorning }}
+		if may == mayRead {
+			h.Client = client.NewDryRunClient(c)
+		}
+		return h, nil
+	}
+}
+
+// knows answers who asks, as an API server does.
+func knows(user string) func(context.Context, client.WithWatch, client.Object, ...client.CreateOption) error {
+	return func(ctx context.Context, c client.WithWatch, o client.Object, opts ...client.CreateOption) error {
+		if review, asked := o.(*authenticationv1.SelfSubjectReview); asked {
+			review.Status.UserInfo.Username = user
+			return nil
+		}
+		return c.Create(ctx, o, opts...)
 	}
 }
 
 // run calls the command as a shell would, and says what it printed and how it ended.
-func run(connect func(*access) (*hub, error), args ...string) (stdout string, code int, message string) {
+func run(connect connection, args ...string) (stdout string, code int, message string) {
 	cmd := command("isthmus", connect)
 	var out bytes.Buffer
 	cmd.SetOut(&out)
@@ -186,22 +216,32 @@ func TestPlanSaysWhatIsUnderway(t *testing.T) {
 	require.Contains(t, out, "80.00%   100.00%", "as it is once eks is back")
 }
 
-func TestReadOnlyRefusesWrites(t *testing.T) {
+func TestNothingIsSentThatTheCommandMayNot(t *testing.T) {
 	var seen []string
 	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		seen = append(seen, r.Method+" "+r.URL.RequestURI())
 	}))
 	defer server.Close()
-	c := http.Client{Transport: readOnly{http.DefaultTransport}}
-	for _, request := range []string{"GET /a", "HEAD /a", "PATCH /a?dryRun=All", "POST /a", "PUT /a", "PATCH /a?dryRun=", "DELETE /a", "PATCH /a?dryRun=All&dryRun=x"} {
-		method, path, _ := strings.Cut(request, " ")
-		req, err := http.NewRequestWithContext(t.Context(), method, server.URL+path, nil)
-		require.NoError(t, err)
-		if resp, err := c.Do(req); err == nil {
-			require.NoError(t, resp.Body.Close())
-		} else {
-			require.ErrorContains(t, err, "this command changes nothing")
+	send := func(may rights, requests ...string) []string {
+		seen = nil
+		c := http.Client{Transport: guarded{http.DefaultTransport, may}}
+		for _, request := range requests {
+			method, path, _ := strings.Cut(request, " ")
+			req, err := http.NewRequestWithContext(t.Context(), method, server.URL+path, nil)
+			require.NoError(t, err)
+			if resp, err := c.Do(req); err == nil {
+				require.NoError(t, resp.Body.Close())
+			} else {
+				require.ErrorContains(t, err, "this command does not change that")
+			}
 		}
+		return seen
 	}
-	require.Equal(t, []string{"GET /a", "HEAD /a", "PATCH /a?dryRun=All"}, seen)
+	one := overridesPath + "/drain-eks"
+	always := []string{"GET /a", "HEAD /a", "PATCH /a?dryRun=All", "POST " + whoAmI}
+	overrides := []string{"POST " + overridesPath, "PUT " + one, "DELETE " + one, "DELETE /proxy" + one}
+	never := []string{"POST /a", "PUT /a", "PATCH /a?dryRun=", "DELETE /a", "PATCH /a?dryRun=All&dryRun=x", "PUT " + one + "/status", "DELETE " + one + "/",
+		"POST /apis/isthmus.dev/v1alpha1/trafficoverridesx", "DELETE " + whoAmI}
+	require.Equal(t, always, send(mayRead, slices.Concat(always, overrides, never)...))
+	require.Equal(t, slices.Concat(always, overrides), send(mayOverride, slices.Concat(always, overrides, never)...))
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -21,8 +22,8 @@ import (
 // slow is after how long a person is told what they wait for.
 const slow = time.Second
 
-// records reads what the hub says. Who waits is told so on a terminal's other stream.
-func (h *hub) records(ctx context.Context, tell io.Writer) (federation.Records, error) {
+// records reads what the hub says: all, or only lists of these names. Who waits is told so on a terminal's other stream.
+func (h *hub) records(ctx context.Context, tell io.Writer, only ...string) (federation.Records, error) {
 	waiting := time.AfterFunc(slow, func() { fmt.Fprintf(tell, "reading the hub (%s) …\n", h.where) })
 	defer waiting.Stop()
 	var (
@@ -46,6 +47,9 @@ func (h *hub) records(ctx context.Context, tell io.Writer) (federation.Records, 
 		{"GatewayClasses", &classes}, {"Gateways", &gateways}, {"HTTPRoutes", &routes}, {"ReferenceGrants", &grants},
 		{"ServiceImports", &imports}, {"Namespaces", &namespaces},
 	} {
+		if len(only) > 0 && !slices.Contains(only, read.what) {
+			continue
+		}
 		group.Go(func() error {
 			if err := h.List(ctx, read.list); err != nil {
 				return h.explain(err, read.what)
@@ -58,5 +62,5 @@ func (h *hub) records(ctx context.Context, tell io.Writer) (federation.Records, 
 	}
 	return federation.Records{Members: members.Items, Classes: classes.Items, Gateways: gateways.Items, Routes: routes.Items,
 		Grants: grants.Items, Imports: imports.Items, Policies: policies.Items, Overrides: overrides.Items, Plans: plans.Items,
-		Namespaces: namespaces.Items, Now: time.Now()}, nil
+		Namespaces: namespaces.Items, Now: h.now()}, nil
 }
