@@ -226,9 +226,11 @@ func (w word) put(ctx context.Context, out io.Writer, h *hub, records federation
 		return "", err
 	}
 	fmt.Fprintf(out, "%s %s by TrafficOverride %s %s, %s.\n", about(o.Spec), w.did, o.Name, signed(o.Spec), until(o.Spec, records.Now))
+	end := ""
 	if w.end != "" {
-		fmt.Fprintf(out, "To end it: %s\n", howToEnd(o))
+		end = "; to end it: " + howToEnd(o)
 	}
+	fmt.Fprintf(out, "What the hub's controller makes of it: isthmus overrides%s\n", end)
 	return o.Name, nil
 }
 

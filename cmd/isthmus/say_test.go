@@ -296,14 +296,14 @@ func TestWaitingForADrain(t *testing.T) {
 		return err
 	}})
 	draining := has(inForce, condition("Drained", "False", "Draining", "eks is still sent requests by HTTPRoute sample/helloworld in gke"))
-	drain := []string{"drain", "eks", "--reason", "x", "--grace", "0s", "--wait"}
+	drain := []string{"drain", "eks", "--reason", "x", "--grace", "0s", "--wait", "--timeout", "1m"}
 
 	steps = []func(*v1alpha1.TrafficOverride) error{has(), fails(context.DeadlineExceeded), draining, draining,
 		has(inForce, condition("Drained", "True", "Drained", "nothing is sent to eks"))}
 	out, code, message := run(connect, drain...)
 	require.Empty(t, message)
 	require.Equal(t, 0, code)
-	_, told, _ := strings.Cut(out, "To end it: isthmus undrain eks\n")
+	_, told, _ := strings.Cut(out, "isthmus overrides; to end it: isthmus undrain eks\n")
 	require.Equal(t, "waiting for the hub's controller to look at it\n"+
 		"the hub (https://hub) did not answer in time: try again, give it longer by --request-timeout, or name another --context; trying again\n"+
 		"Draining: eks is still sent requests by HTTPRoute sample/helloworld in gke\n"+
