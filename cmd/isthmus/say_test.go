@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"errors"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -14,6 +15,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
@@ -255,6 +258,19 @@ func TestTheAuthorIsWhoTheAPIServerKnows(t *testing.T) {
 		if test.no != "" {
 			require.ErrorContains(t, err, test.no)
 		}
+	}
+}
+
+func TestTheUserIsThatOfTheChosenContext(t *testing.T) {
+	kubeconfig := filepath.Join(t.TempDir(), "config")
+	require.NoError(t, clientcmd.WriteToFile(clientcmdapi.Config{CurrentContext: "hub",
+		Clusters:  map[string]*clientcmdapi.Cluster{"hub": {Server: "https://hub"}},
+		AuthInfos: map[string]*clientcmdapi.AuthInfo{"alice": {Token: "a"}, "admin": {Token: "b"}},
+		Contexts:  map[string]*clientcmdapi.Context{"hub": {Cluster: "hub", AuthInfo: "alice"}, "other": {Cluster: "hub", AuthInfo: "admin"}}}, kubeconfig))
+	for chosen, user := range map[string]string{"": "alice", "other": "admin"} {
+		h, err := (&access{kubeconfig: kubeconfig, context: chosen}).connect(mayOverride)
+		require.NoError(t, err)
+		require.Equal(t, user, h.user)
 	}
 }
 

@@ -162,12 +162,13 @@ func (s *screen) members() {
 		mc := &s.records.Members[i]
 		l := line{cells: []string{mc.Name, "connected"}}
 		for _, kind := range []string{v1alpha1.MemberMeshReady, v1alpha1.MemberSynced, v1alpha1.MemberConnected} {
-			if c := meta.FindStatusCondition(mc.Status.Conditions, kind); c != nil && c.Status == metav1.ConditionFalse {
+			c := meta.FindStatusCondition(mc.Status.Conditions, kind)
+			switch connected := kind == v1alpha1.MemberConnected; {
+			case c == nil && connected:
+				l.wrong, l.cells[1] = true, "the hub has said nothing of it yet"
+			case c != nil && (c.Status == metav1.ConditionFalse || connected && c.Status != metav1.ConditionTrue):
 				l.wrong, l.cells[1] = true, stated(*c, s.records.Now)
 			}
-		}
-		if meta.FindStatusCondition(mc.Status.Conditions, v1alpha1.MemberConnected) == nil {
-			l.wrong, l.cells[1] = true, "the hub has said nothing of it yet"
 		}
 		verdict, unwell := s.verdict(mc.Name)
 		l.wrong, l.cells = l.wrong || unwell, append(l.cells, verdict)
