@@ -18,6 +18,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
@@ -243,9 +244,25 @@ func newEndpoints(t *testing.T) *endpoints {
 	route.Status = gatewayv1.HTTPRouteStatus{}
 	require.NoError(t, hub.Create(ctx, route))
 	t.Cleanup(func() { _ = hub.Delete(ctx, route) })
+	policy := returnsAtOnce()
+	require.NoError(t, hub.Create(ctx, policy))
+	t.Cleanup(func() { _ = hub.Delete(ctx, policy) })
 	e.requester = labtest.HelloAt(t, "eks", "bench.example.com")
 	e.requester.ExpectOnly(t, "eks", 100)
 	return e
+}
+
+// returnsAtOnce lets the service come back without a hold, which would double each time: what is measured is how it leaves.
+func returnsAtOnce() *v1alpha1.TrafficDistributionPolicy {
+	never := ptr.To(gatewayv1.Duration("0s"))
+	return &v1alpha1.TrafficDistributionPolicy{
+		ObjectMeta: metav1.ObjectMeta{Namespace: labtest.Sample, Name: "bench"},
+		Spec: v1alpha1.TrafficDistributionPolicySpec{
+			TargetRefs: []gatewayv1.LocalPolicyTargetReferenceWithSectionName{{LocalPolicyTargetReference: gatewayv1.LocalPolicyTargetReference{
+				Group: gatewayv1.GroupName, Kind: "HTTPRoute", Name: "bench"}}},
+			Defaults: &v1alpha1.TrafficDistribution{Failback: &v1alpha1.Failback{Hold: never, Ramp: &v1alpha1.FailbackRamp{Interval: never}}},
+		},
+	}
 }
 
 // benchSlice points at the pods of helloworld.
@@ -305,10 +322,7 @@ func (p *plainRoute) move(t *testing.T, server string) {
 	before := route.DeepCopy()
 	for i := range route.Spec.Rules[0].BackendRefs {
 		b := &route.Spec.Rules[0].BackendRefs[i]
-		w := only(server)["eks"]
-		if b.Kind != nil && *b.Kind == "Hostname" {
-			w = only(server)["gke"]
-		}
+		w := only(server)[labtest.ServerOf(*b, "eks")]
 		b.Weight = &w
 	}
 	require.NoError(t, p.eks.Patch(context.Background(), route, client.MergeFrom(before)))

@@ -197,18 +197,22 @@ func (r *Requester) ExpectSplit(t testing.TB, n int, server string, share float6
 	require.LessOrEqual(t, math.Abs(z), 5.0, c)
 }
 
-// WeightsOf reads a generated route's first rule: who stands behind each backend is in its host name, and the
-// plain Service is the cluster itself.
+// WeightsOf reads a generated route's first rule.
 func WeightsOf(r *gatewayv1.HTTPRoute, member string) map[string]int32 {
 	out := map[string]int32{}
 	for _, b := range r.Spec.Rules[0].BackendRefs {
-		server := member
-		if b.Kind != nil && *b.Kind == "Hostname" {
-			server = strings.Split(string(b.Name), ".")[2]
-		}
-		out[server] += *b.Weight
+		out[ServerOf(b, member)] += *b.Weight
 	}
 	return out
+}
+
+// ServerOf is the cluster that stands behind a backend of a member's generated route: its host name says it, and a plain
+// Service is the cluster itself.
+func ServerOf(b gatewayv1.HTTPBackendRef, member string) string {
+	if b.Kind != nil && *b.Kind == "Hostname" {
+		return strings.Split(string(b.Name), ".")[2]
+	}
+	return member
 }
 
 // HelloAt requests helloworld under another host name.
