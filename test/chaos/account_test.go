@@ -44,6 +44,8 @@ func TestEveryRequestIsAccountedFor(t *testing.T) {
 	require.ErrorContains(t, r.Check(), "none was to change")
 	r.Still, r.Safe.Lost = false, 1
 	require.ErrorContains(t, r.Check(), "1 of 4")
+	r.Loses = true
+	require.NoError(t, r.Check())
 }
 
 // While nobody can serve, what is lost is counted apart, and only until all is well again.

@@ -33,6 +33,8 @@ type Fault struct {
 	// Gap is whether nobody is allowed to serve until the hub has moved the weights: what enters until it is mended is
 	// counted apart.
 	Gap bool
+	// Loses is whether it may lose some that are safe to repeat: docs/reference/failover.md says what bounds them.
+	Loses bool
 	// Answers are what it makes of some clusters' answers; nil where there are none but the usual.
 	Answers *Answers
 	// Weights that every route is to have while it lasts; nil where that is not waited for.
