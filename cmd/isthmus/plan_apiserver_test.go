@@ -5,6 +5,7 @@
 package main
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"strings"
@@ -17,6 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
 
+	"isthmus.dev/isthmus/api/v1alpha1"
 	"isthmus.dev/isthmus/federation"
 	"isthmus.dev/isthmus/test/apiserver"
 )
@@ -58,6 +60,58 @@ func TestPlanOnARealHub(t *testing.T) {
 		_, code, message = run((*access).connect, "plan", "--kubeconfig", kubeconfig, "-f", refused)
 		require.Equal(t, exitFailed, code)
 		require.Contains(t, message, "TrafficDistributionPolicy sample/split would be refused")
+	}
+	t.Run("verbs", func(t *testing.T) { verbsOnARealHub(t, c, kubeconfig) })
+}
+
+// verbsOnARealHub: what the API server's own rules and answers make of each verb.
+func verbsOnARealHub(t *testing.T, c client.Client, kubeconfig string) {
+	isthmus := func(args ...string) (out string, code int, message string) {
+		return run((*access).connect, append(args, "--kubeconfig", kubeconfig)...)
+	}
+	overrides := func() []v1alpha1.TrafficOverride {
+		var list v1alpha1.TrafficOverrideList
+		require.NoError(t, c.List(t.Context(), &list))
+		return list.Items
+	}
+	t.Cleanup(func() { _ = c.DeleteAllOf(context.Background(), &v1alpha1.TrafficOverride{}) })
+
+	_, _, message := isthmus("drain", "gke", "--reason", "a test", "--dry-run")
+	require.Empty(t, message)
+	require.Empty(t, overrides(), "tried only")
+
+	for _, test := range []struct{ say, end string }{
+		{"drain gke --grace 1m", "undrain gke"}, {"drain gke/sample/helloworld --force", "undrain gke/sample/helloworld"},
+		{"freeze", "unfreeze"}, {"hold sample/helloworld", "release sample/helloworld"},
+	} {
+		say := append(strings.Fields(test.say), "--reason", "a test", "--for")
+		for _, lasts := range [][]string{{"2h"}, {"1h"}, {"3h", "--replace"}} {
+			_, code, message := isthmus(append(say, lasts...)...)
+			require.Empty(t, message)
+			require.Equal(t, 0, code)
+			require.Len(t, overrides(), 1, "the same word is said but once")
+		}
+		said := overrides()[0].Spec
+		require.Equal(t, "a test", said.Reason)
+		require.NotEmpty(t, said.Author)
+		require.NotEqual(t, "me", said.Author, "the API server knows better than the kubeconfig")
+		_, code, message := isthmus(strings.Fields(test.end)...)
+		require.Empty(t, message)
+		require.Equal(t, 0, code)
+		require.Empty(t, overrides())
+	}
+
+	for range 2 {
+		before := overrides()
+		_, _, message := isthmus("failback", "gke")
+		require.Empty(t, message)
+		require.Len(t, overrides(), 1)
+		require.NotEqual(t, before, overrides(), "it counts from when it is created")
+	}
+	for _, look := range []string{"status", "overrides", "why sample/helloworld"} {
+		out, _, message := isthmus(strings.Fields(look)...)
+		require.Empty(t, message)
+		require.NotEmpty(t, out)
 	}
 }
 
