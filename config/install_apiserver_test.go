@@ -43,12 +43,17 @@ func TestWhatIsInstalledIsAccepted(t *testing.T) {
 	apply(t, hub, "samples/trafficoverride-failback.yaml")
 	apply(t, hub, "samples/trafficoverride-drain.yaml")
 	apply(t, hub, "samples/trafficoverride-pin.yaml")
+	apply(t, hub, "samples/trafficrollout-canary.yaml")
 	apply(t, hub, "samples/membercluster.yaml")
 	apply(t, hub, "../examples/split/hub")
 	apply(t, hub, "../examples/external-dns/hub")
 	apply(t, hub, "../examples/metric/policy.yaml")
+	for _, rollout := range []string{"canary", "waves", "blue-green"} {
+		apply(t, hub, "../examples/canary/"+rollout+".yaml")
+	}
 	apply(t, member, "member")
 	apply(t, member, "../examples/split/members/eks")
+	apply(t, member, "../examples/canary/members")
 
 	may := func(server *rest.Config, verb, group, resource, namespace string) bool {
 		name, sub, _ := strings.Cut(resource, "/")

@@ -18,6 +18,8 @@ type recorder struct{ events.EventRecorder }
 
 // Eventf makes an Event, with the note cut to what it holds. Events of one reason about one object, as it is now, are
 // counted together under the note of the first: where each says something else, related tells them apart.
+//
+//nolint:revive // the arguments are those of the recorder that it stands for
 func (r recorder) Eventf(regarding, related runtime.Object, kind, reason, action, note string, args ...any) {
 	r.EventRecorder.Eventf(regarding, related, kind, reason, action, "%s", bounded(fmt.Sprintf(note, args...), maxNote))
 }

@@ -212,11 +212,38 @@ func gatewayKey(ref gatewayv1.ParentReference, namespace string) (types.Namespac
 	return types.NamespacedName{Namespace: namespace, Name: string(ref.Name)}, true
 }
 
-// routesOfImport finds the hub routes that refer to an import.
+// routesOfImport finds the hub routes that refer to an import, and those that a rollout leads there.
 func routesOfImport(ctx context.Context, hub client.Reader, key federation.ServiceKey) ([]gatewayv1.HTTPRoute, error) {
 	var routes gatewayv1.HTTPRouteList
-	err := hub.List(ctx, &routes, client.MatchingFields{indexImport: key.String()})
+	if err := hub.List(ctx, &routes, client.MatchingFields{indexImport: key.String()}); err != nil {
+		return nil, err
+	}
+	rollouts, err := rolloutsOf(ctx, hub, key.Namespace)
+	for _, r := range rollouts {
+		name := types.NamespacedName{Namespace: r.Namespace, Name: r.Spec.Route.Name}
+		if !slices.Contains(federation.ImportsOfRollout(r), key) ||
+			slices.ContainsFunc(routes.Items, func(have gatewayv1.HTTPRoute) bool { return client.ObjectKeyFromObject(&have) == name }) {
+			continue
+		}
+		var route gatewayv1.HTTPRoute
+		if hub.Get(ctx, name, &route) == nil {
+			routes.Items = append(routes.Items, route)
+		}
+	}
 	return routes.Items, err
+}
+
+// rolloutsOf are the TrafficRollouts of a namespace.
+func rolloutsOf(ctx context.Context, hub client.Reader, namespace string) ([]*v1alpha1.TrafficRollout, error) {
+	var list v1alpha1.TrafficRolloutList
+	if err := hub.List(ctx, &list, client.InNamespace(namespace)); err != nil {
+		return nil, err
+	}
+	rollouts := make([]*v1alpha1.TrafficRollout, 0, len(list.Items))
+	for i := range list.Items {
+		rollouts = append(rollouts, &list.Items[i])
+	}
+	return rollouts, nil
 }
 
 // routesOfGateway finds the hub routes whose parentRefs name a Gateway.

@@ -28,6 +28,9 @@ func (g gatherer) route(ctx context.Context, route *gatewayv1.HTTPRoute, members
 	if s.Parents, err = g.parents(ctx, route); err != nil {
 		return s, err
 	}
+	if s.Rollouts, err = rolloutsOf(ctx, g.hub, route.Namespace); err != nil {
+		return s, err
+	}
 	last := federation.Decided{}
 	for _, rules := range decided {
 		last.Add(rules)
@@ -37,7 +40,7 @@ func (g gatherer) route(ctx context.Context, route *gatewayv1.HTTPRoute, members
 	for _, p := range s.Parents {
 		namespaces = append(namespaces, p.Gateway.Namespace)
 	}
-	for _, key := range federation.ImportsOf(route) {
+	for _, key := range s.Imports() {
 		if s.Services[key], err = g.service(ctx, key, members, last); err != nil {
 			return s, err
 		}

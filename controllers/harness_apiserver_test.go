@@ -399,13 +399,15 @@ func newApp(t *testing.T, set *clusterset, exporters ...string) *app {
 	return a
 }
 
-func (a *app) export(member string) {
+func (a *app) export(member string) { a.t.Helper(); a.exportOf("helloworld", member) }
+
+func (a *app) exportOf(service, member string) {
 	a.t.Helper()
 	require.NoError(a.t, createAll(a.t.Context(), a.set.members[member],
-		&corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: a.namespace, Name: "helloworld"}, Spec: corev1.ServiceSpec{
-			Selector: map[string]string{"app": "helloworld"},
+		&corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: a.namespace, Name: service}, Spec: corev1.ServiceSpec{
+			Selector: map[string]string{"app": service},
 			Ports:    []corev1.ServicePort{{Name: "http", Port: 5000, TargetPort: intstr.FromInt32(5000)}}}},
-		&mcsv1beta1.ServiceExport{ObjectMeta: metav1.ObjectMeta{Namespace: a.namespace, Name: "helloworld"}}))
+		&mcsv1beta1.ServiceExport{ObjectMeta: metav1.ObjectMeta{Namespace: a.namespace, Name: service}}))
 }
 
 // endpoints writes the slice that kube-controller-manager would, with so many ready endpoints.
@@ -417,9 +419,14 @@ func (a *app) endpoints(member string, ready int) {
 // partly writes the slice with so many endpoints, of which so many are ready.
 func (a *app) partly(member string, ready, wanted int) {
 	a.t.Helper()
+	a.partlyOf("helloworld", member, ready, wanted)
+}
+
+func (a *app) partlyOf(service, member string, ready, wanted int) {
+	a.t.Helper()
 	port := int32(5000)
-	slice := &discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: a.namespace, Name: "helloworld-x",
-		Labels: map[string]string{discoveryv1.LabelServiceName: "helloworld"}}, AddressType: discoveryv1.AddressTypeIPv4,
+	slice := &discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: a.namespace, Name: service + "-x",
+		Labels: map[string]string{discoveryv1.LabelServiceName: service}}, AddressType: discoveryv1.AddressTypeIPv4,
 		Ports: []discoveryv1.EndpointPort{{Port: &port}}}
 	c := a.set.members[member]
 	key := client.ObjectKeyFromObject(slice)

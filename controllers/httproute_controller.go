@@ -37,6 +37,7 @@ func (r *routeReconciler) setup(mgr ctrl.Manager) error {
 		Watches(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(r.ofNamespace), builder.WithPredicates(predicate.LabelChangedPredicate{})).
 		Watches(&v1alpha1.TrafficDistributionPolicy{}, handler.EnqueueRequestsFromMapFunc(r.ofPolicy), builder.WithPredicates(specChanged)).
 		Watches(&gatewayv1.ReferenceGrant{}, handler.EnqueueRequestsFromMapFunc(r.ofGrant)).
+		Watches(&v1alpha1.TrafficRollout{}, handler.EnqueueRequestsFromMapFunc(ofRollout)).
 		WatchesRawSource(&r.triggers.routes).
 		Complete(r)
 }
@@ -83,6 +84,11 @@ func (r *routeReconciler) ofPolicy(ctx context.Context, o client.Object) []recon
 		}
 	}
 	return out
+}
+
+// ofRollout wakes the route that a rollout is laid over.
+func ofRollout(_ context.Context, o client.Object) []reconcile.Request {
+	return []reconcile.Request{{NamespacedName: client.ObjectKey{Namespace: o.GetNamespace(), Name: o.(*v1alpha1.TrafficRollout).Spec.Route.Name}}}
 }
 
 // ofGrant wakes the routes that refer to anything in the grant's namespace.
@@ -134,6 +140,9 @@ func (r *routeReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl
 	fanOut(members, owner, func(m member) (fleet.Desired, bool) { return routeWish(m, plan) })
 	r.keep(decision{snapshot, plan})
 	r.triggers.reports.wake(req.Namespace, req.Name)
+	if rollout := federation.RolloutInForce(route, snapshot.Rollouts); rollout != nil {
+		r.triggers.rollouts.wake(rollout.Namespace, rollout.Name)
+	}
 	r.wakeProbes(snapshot)
 	return ctrl.Result{RequeueAfter: plan.WakeAfter}, nil
 }
@@ -145,7 +154,7 @@ func (r *routeReconciler) keep(d decision) {
 	r.decided.addTo(was, name)
 	r.decided.keep(name, d)
 	r.decided.addTo(is, name)
-	for _, key := range federation.ImportsOf(d.snapshot.Route) {
+	for _, key := range d.snapshot.Imports() {
 		if slices.ContainsFunc(d.snapshot.Services[key].Members, func(m federation.ServiceMember) bool {
 			return was.Of(key, m.Name) != is.Of(key, m.Name)
 		}) {
@@ -157,7 +166,7 @@ func (r *routeReconciler) keep(d decision) {
 // wakeProbes wakes the probing of what a route refers to: whatever changes the route's plan may change that too.
 func (r *routeReconciler) wakeProbes(s federation.RouteSnapshot) {
 	configured := federation.ProbeConfigured(s.Policies)
-	for _, key := range federation.ImportsOf(s.Route) {
+	for _, key := range s.Imports() {
 		if known, probed := r.probes.decided(key); configured || probed || !known {
 			r.triggers.probes.wake(key.Namespace, key.Name)
 		}

@@ -81,9 +81,14 @@ func Setup(ctx context.Context, mgr ctrl.Manager, opts Options) error {
 	if opts.look == nil {
 		opts.look = lookOut
 	}
-	probes := newProber(opts.look, valueOf(prometheus.NewDirectory(mgr.GetClient(), opts.Prometheus)),
+	value := valueOf(prometheus.NewDirectory(mgr.GetClient(), opts.Prometheus))
+	probes := newProber(opts.look, value,
 		federation.Guard{MaxSuspected: cmp.Or(opts.MaxSuspected, federation.DefaultMaxSuspected)}, newProbeMetrics(opts.Registerer))
 	if err := mgr.Add(probes); err != nil {
+		return err
+	}
+	measures := newMeasurer(value, wake.rollouts.wake)
+	if err := mgr.Add(measures); err != nil {
 		return err
 	}
 	gather := gatherer{hub: mgr.GetClient(), fleet: members, probes: probes, endpoints: newEndpoints(), decided: newMemory()}
@@ -99,6 +104,7 @@ func Setup(ctx context.Context, mgr ctrl.Manager, opts Options) error {
 			events: say, alerts: teller}).setup(mgr),
 		(&probeReconciler{Client: mgr.GetClient(), gatherer: gather, triggers: wake, metrics: measure}).setup(mgr),
 		(&policyReconciler{Client: mgr.GetClient(), gatherer: gather, triggers: wake}).setup(mgr),
+		(&rolloutReconciler{Client: mgr.GetClient(), gatherer: gather, triggers: wake, events: say, alerts: teller, measurer: measures}).setup(mgr),
 		(&overrideReconciler{Client: mgr.GetClient(), gatherer: gather, watcher: watch, metrics: measure,
 			events: say, alerts: teller, known: map[string]overrideState{}}).setup(mgr),
 		(&webhookReconciler{Client: mgr.GetClient(), events: say, teller: teller, known: map[string]string{}}).setup(mgr),

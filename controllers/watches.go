@@ -56,7 +56,7 @@ func (t *trigger) wake(namespace, name string) {
 
 // triggers are the reconcilers' queues, by what their keys are.
 type triggers struct {
-	members, gateways, routes, services, reports, probes, policies trigger
+	members, gateways, routes, services, reports, probes, policies, rollouts trigger
 	// heldProbes are the imports for the probing of which some member may hold a route.
 	heldProbes sync.Map
 }

@@ -72,6 +72,8 @@ const (
 //	MetricIllEverywhere                         what probes or metrics see is not acted on: nothing moves
 //	InForce, Expired, Ended                     a Freeze or a Hold began or ended
 //	Drained, DrainBlocked                       what a Drain empties is empty, or cannot be
+//	RolloutAborted, RolloutLate, RolloutWaits,
+//	RolloutCompleted                            a rollout went back, makes no progress, cannot decide, or is at its end
 var AlertReasons = map[string]string{
 	v1alpha1.ReasonFailedOver: SeverityWarning, v1alpha1.ShiftFailedBack: SeverityInfo,
 	v1alpha1.ShiftDrained: SeverityInfo, v1alpha1.ShiftUndrained: SeverityInfo,
@@ -79,7 +81,9 @@ var AlertReasons = map[string]string{
 	v1alpha1.ReasonGuardHolds:   SeverityWarning, v1alpha1.ReasonProbeMisconfigured: SeverityWarning,
 	v1alpha1.ReasonMetricIllEverywhere: SeverityWarning,
 	v1alpha1.ReasonInForce:             SeverityWarning, v1alpha1.ReasonExpired: SeverityInfo, v1alpha1.ReasonEnded: SeverityInfo,
-	v1alpha1.ReasonDrainBlocked: SeverityWarning,
+	v1alpha1.ReasonDrainBlocked:   SeverityWarning,
+	v1alpha1.ReasonRolloutAborted: SeverityWarning, v1alpha1.ReasonRolloutLate: SeverityWarning, v1alpha1.ReasonRolloutWaits: SeverityWarning,
+	v1alpha1.ReasonRolloutCompleted: SeverityInfo,
 }
 
 // notBelieved are the reasons of Probed that are told at once.
@@ -141,6 +145,27 @@ func OverrideEnded(o *v1alpha1.TrafficOverride) (Alert, bool) {
 	object := AlertObject{"TrafficOverride", "", o.Name}
 	return Alert{Reason: v1alpha1.ReasonEnded, Severity: SeverityInfo, Object: object, Author: o.Spec.Author, Why: o.Spec.Reason,
 		Summary: fmt.Sprintf("%s: Ended: the %s is over", object, o.Spec.Type)}, true
+}
+
+// RolloutAlert is what to say of a rollout's next state, if anything: that it went back, makes no progress any more, waits for a
+// verdict that its analysis could not give, or is complete.
+func RolloutAlert(r *v1alpha1.TrafficRollout, is v1alpha1.TrafficRolloutStatus) (Alert, bool) {
+	var reason string
+	was := r.Status
+	switch {
+	case is.Aborted != "" && was.Aborted == "":
+		reason = v1alpha1.ReasonRolloutAborted
+	case is.Aborted == "" && is.Phase == v1alpha1.RolloutDegraded && was.Phase != is.Phase:
+		reason = v1alpha1.ReasonRolloutLate
+	case slices.ContainsFunc(is.Analysis, undecided) && !slices.ContainsFunc(was.Analysis, undecided):
+		reason = v1alpha1.ReasonRolloutWaits
+	case is.Phase == v1alpha1.RolloutHealthy && was.Phase != is.Phase && !is.Retired:
+		reason = v1alpha1.ReasonRolloutCompleted
+	default:
+		return Alert{}, false
+	}
+	object := AlertObject{"TrafficRollout", r.Namespace, r.Name}
+	return Alert{Reason: reason, Severity: AlertReasons[reason], Object: object, Summary: fmt.Sprintf("%s: %s: %s", object, reason, is.Message)}, true
 }
 
 // Merge joins two alerts about one object for one reason: those of several members come moments apart. Where both say

@@ -17,16 +17,23 @@ import (
 	"isthmus.dev/isthmus/api/v1alpha1"
 )
 
-// metricVariable is one that stands in a query, as users of Flagger write them. What it stands for is a DNS label or name,
-// so that it can end no string of PromQL.
-var metricVariable = regexp.MustCompile(`\{\{ *(namespace|service|cluster) *\}\}`)
+// queryVariable is one that stands in a query, as users of Flagger write them. What it stands for is a DNS label or name, so that it
+// can end no string of PromQL.
+var queryVariable = regexp.MustCompile(`\{\{ *([a-z]+) *\}\}`)
+
+// fillIn fills in the variables of a query. One that there is not stays as it is, and Prometheus says where it is.
+func fillIn(query string, values map[string]string) string {
+	return queryVariable.ReplaceAllStringFunc(query, func(variable string) string {
+		if value, known := values[strings.Trim(variable, "{} ")]; known {
+			return value
+		}
+		return variable
+	})
+}
 
 // MetricQuery is the query about a service in one cluster.
 func MetricQuery(m *v1alpha1.Metric, key ServiceKey, cluster string) string {
-	values := map[string]string{"namespace": key.Namespace, "service": key.Name, "cluster": cluster}
-	return metricVariable.ReplaceAllStringFunc(m.Query, func(variable string) string {
-		return values[strings.Trim(variable, "{} ")]
-	})
+	return fillIn(m.Query, map[string]string{"namespace": key.Namespace, "service": key.Name, "cluster": cluster})
 }
 
 // MetricTimingOf a metric. What the API server would have filled in, or refused, is filled in here.

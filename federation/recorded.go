@@ -29,6 +29,7 @@ type Records struct {
 	Imports    []mcsv1beta1.ServiceImport
 	Policies   []v1alpha1.TrafficDistributionPolicy
 	Overrides  []v1alpha1.TrafficOverride
+	Rollouts   []v1alpha1.TrafficRollout
 	Plans      []v1alpha1.RoutePlan
 	Namespaces []corev1.Namespace
 	// Now decides which overrides are in force, and how far a cluster is on its way back.
@@ -180,11 +181,16 @@ func (b recordBook) held(g *gatewayv1.Gateway, member string) *gatewayv1.Gateway
 
 func (b recordBook) route(route *gatewayv1.HTTPRoute) RouteSnapshot {
 	s := RouteSnapshot{Route: route, Overrides: b.overrides, Now: b.Now, Services: map[ServiceKey]ServiceSnapshot{}, Parents: b.parents(route)}
+	for i := range b.Rollouts {
+		if b.Rollouts[i].Namespace == route.Namespace {
+			s.Rollouts = append(s.Rollouts, &b.Rollouts[i])
+		}
+	}
 	namespaces := []string{route.Namespace}
 	for _, p := range s.Parents {
 		namespaces = append(namespaces, p.Gateway.Namespace)
 	}
-	for _, key := range ImportsOf(route) {
+	for _, key := range s.Imports() {
 		s.Services[key] = b.service(key)
 		namespaces = append(namespaces, key.Namespace)
 	}

@@ -35,9 +35,14 @@ type RouteSnapshot struct {
 	Members []RouteMember
 	// Overrides that are in force.
 	Overrides Overrides
+	// Rollouts of the route's namespace.
+	Rollouts []*v1alpha1.TrafficRollout
 	// Now is when the plan is made.
 	Now time.Time
 }
+
+// Imports lists the imports that the route refers to, and those to which its rollout leads, sorted, each once.
+func (s RouteSnapshot) Imports() []ServiceKey { return ImportsWith(s.Route, s.Rollouts) }
 
 // RouteMember is one member as the route sees it.
 type RouteMember struct {
@@ -142,12 +147,16 @@ func PlanRoute(snapshot RouteSnapshot) RoutePlan {
 type routePlanner struct {
 	RouteSnapshot
 	imports map[ServiceKey]*Import
+	// overlay is what a rollout lays over the route; nil where none does.
+	overlay *overlay
 	// refused says why no member can be given the route.
 	refused *metav1.Condition
 }
 
 func newRoutePlanner(snapshot RouteSnapshot) routePlanner {
-	s := routePlanner{RouteSnapshot: snapshot, imports: map[ServiceKey]*Import{}, refused: refuseFilters(snapshot.Route)}
+	s := routePlanner{RouteSnapshot: snapshot, imports: map[ServiceKey]*Import{}, refused: refuseFilters(snapshot.Route),
+		overlay: overlayOf(snapshot.Route, snapshot.Rollouts)}
+	s.Route = s.overlay.layRules(s.Route)
 	for key, service := range snapshot.Services {
 		s.imports[key] = service.Import()
 	}
@@ -344,11 +353,19 @@ func (s routePlanner) expandBackend(m RouteMember, rule gatewayv1.HTTPRouteRule,
 		return []slot{{ref: *b.DeepCopy(), fraction: Fraction{Parts: 1, PartsSum: 1}, spare: 1}}, ""
 	}
 	port, problem := s.resolve(key, b.BackendObjectReference)
-	if problem != nil {
+	laid := s.overlay.concerns(rule, b, s.Route.Namespace)
+	switch {
+	case problem != nil && laid && s.overlay.switched():
+		return s.expandBackend(m, rule, ruleName, s.overlay.newRef(b))
+	case problem != nil:
 		return []slot{unresolvedSlot(key, b, problem.Message)}, ""
 	}
 	effective := EffectivePolicy(s.policyPath(rule, key), s.Policies)
 	candidates := s.candidates(m, ruleName, key, port)
+	var both sides
+	if laid {
+		both, candidates = s.layOver(m, rule, ruleName, b, candidates)
+	}
 	if len(candidates) == 0 {
 		message := fmt.Sprintf("no cluster that exports %s can be reached from %s yet", key, m.Name)
 		return []slot{unresolvedSlot(key, b, message)}, effective.Policy
@@ -377,6 +394,9 @@ func (s routePlanner) expandBackend(m RouteMember, rule gatewayv1.HTTPRouteRule,
 			e.spare = 2 + candidates[i].distance(m.Member)
 		}
 		slots = append(slots, e)
+	}
+	if laid {
+		slots = both.split(slots, candidates, sum)
 	}
 	if sum == 0 {
 		refused := unresolvedSlot(key, b, "every cluster that exports it is drained by force, so its share answers 500")

@@ -140,6 +140,32 @@ const (
 	ReasonWebhookDelivered = "WebhookDelivered"
 )
 
+// Condition types of a TrafficRollout.
+const (
+	// RolloutAccepted is True while the rollout can run. While it is not, the traffic stays where it is.
+	RolloutAccepted = "Accepted"
+	// RolloutInProgress is True while a step is being taken, False once it is complete or aborted, or its deadline has passed, Unknown
+	// while it waits for a time or a person.
+	RolloutInProgress = "Progressing"
+	// RolloutCompleted is True when everything is at the new side.
+	RolloutCompleted = "Completed"
+)
+
+// Reasons of a TrafficRollout's conditions and Events, beside its phases.
+const (
+	ReasonInvalid     = "Invalid"
+	ReasonAborted     = "Aborted"
+	ReasonNothingToDo = "NothingToDo"
+)
+
+// Reasons of alerts about a TrafficRollout.
+const (
+	ReasonRolloutAborted   = "RolloutAborted"
+	ReasonRolloutLate      = "RolloutLate"
+	ReasonRolloutWaits     = "RolloutWaits"
+	ReasonRolloutCompleted = "RolloutCompleted"
+)
+
 // Condition types of a RoutePlan.
 const (
 	// PlanWritten is True when the member holds the object as planned.
@@ -179,6 +205,9 @@ const (
 	WeightAwaiting  = "AwaitingFailback" // at 0 and fit again: its policy leaves its return to a person
 	WeightReturning = "Returning"        // fit again, and is given its part step by step
 	WeightOver      = "CapacityExceeded" // more than its capacity, because no other cluster can carry it
+
+	// By a TrafficRollout, which the message names.
+	WeightByRollout = "Rollout" // its percentage of what the cluster would serve of the old side
 
 	// By a person's word, a TrafficOverride, which the message names.
 	WeightDrained      = "Drained"      // at 0 because the cluster is drained

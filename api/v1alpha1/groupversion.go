@@ -22,6 +22,7 @@ func addKnownTypes(s *runtime.Scheme) error {
 		&MemberCluster{}, &MemberClusterList{},
 		&TrafficDistributionPolicy{}, &TrafficDistributionPolicyList{},
 		&TrafficOverride{}, &TrafficOverrideList{},
+		&TrafficRollout{}, &TrafficRolloutList{},
 		&RoutePlan{}, &RoutePlanList{},
 	)
 	metav1.AddToGroupVersion(s, GroupVersion)

@@ -34,6 +34,19 @@ const (
 	// AnnotationEpoch is the epoch of the leader that wrote the object. A member refuses a lower one.
 	AnnotationEpoch = "isthmus.dev/epoch"
 
+	// FinalizerRollout keeps a deleted TrafficRollout while requests would go back to its old side without it.
+	FinalizerRollout = "isthmus.dev/rollout"
 	// FinalizerMember keeps a MemberCluster until its contribution has been withdrawn.
 	FinalizerMember = "isthmus.dev/member"
+)
+
+// Verbs of a TrafficRollout: annotations, each acted on once for each new value.
+const (
+	VerbPromote      = "rollout.isthmus.dev/promote"
+	VerbPromoteFull  = "rollout.isthmus.dev/promote-full"
+	VerbPause        = "rollout.isthmus.dev/pause"
+	VerbResume       = "rollout.isthmus.dev/resume"
+	VerbAbort        = "rollout.isthmus.dev/abort"
+	VerbRetry        = "rollout.isthmus.dev/retry"
+	VerbSkipAnalysis = "rollout.isthmus.dev/skip-analysis"
 )

@@ -31,6 +31,7 @@ func (h *hub) records(ctx context.Context, tell io.Writer, only ...string) (fede
 		plans      v1alpha1.RoutePlanList
 		policies   v1alpha1.TrafficDistributionPolicyList
 		overrides  v1alpha1.TrafficOverrideList
+		rollouts   v1alpha1.TrafficRolloutList
 		classes    gatewayv1.GatewayClassList
 		gateways   gatewayv1.GatewayList
 		routes     gatewayv1.HTTPRouteList
@@ -44,7 +45,7 @@ func (h *hub) records(ctx context.Context, tell io.Writer, only ...string) (fede
 		list client.ObjectList
 	}{
 		{"MemberClusters", &members}, {"RoutePlans", &plans}, {"TrafficDistributionPolicies", &policies}, {"TrafficOverrides", &overrides},
-		{"GatewayClasses", &classes}, {"Gateways", &gateways}, {"HTTPRoutes", &routes}, {"ReferenceGrants", &grants},
+		{"TrafficRollouts", &rollouts}, {"GatewayClasses", &classes}, {"Gateways", &gateways}, {"HTTPRoutes", &routes}, {"ReferenceGrants", &grants},
 		{"ServiceImports", &imports}, {"Namespaces", &namespaces},
 	} {
 		if len(only) > 0 && !slices.Contains(only, read.what) {
@@ -61,6 +62,6 @@ func (h *hub) records(ctx context.Context, tell io.Writer, only ...string) (fede
 		return federation.Records{}, err
 	}
 	return federation.Records{Members: members.Items, Classes: classes.Items, Gateways: gateways.Items, Routes: routes.Items,
-		Grants: grants.Items, Imports: imports.Items, Policies: policies.Items, Overrides: overrides.Items, Plans: plans.Items,
-		Namespaces: namespaces.Items, Now: h.now()}, nil
+		Grants: grants.Items, Imports: imports.Items, Policies: policies.Items, Overrides: overrides.Items, Rollouts: rollouts.Items,
+		Plans: plans.Items, Namespaces: namespaces.Items, Now: h.now()}, nil
 }

@@ -36,7 +36,7 @@ func (w word) sayCommand(a *access, connect connection) *cobra.Command {
 	cmd := &cobra.Command{Use: strings.TrimSpace(w.say + " " + w.takes), Short: w.short, Long: w.long, Args: w.args}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		f.forGiven, f.graced = cmd.Flags().Changed("for"), cmd.Flags().Changed("grace")
-		if err := f.check(w); err != nil {
+		if err := f.check(); err != nil {
 			return err
 		}
 		return w.runSay(cmd, a, f, strings.Join(args, ""), connect)
@@ -71,7 +71,7 @@ func (w word) args(cmd *cobra.Command, args []string) error {
 	return nil
 }
 
-func (f sayFlags) check(w word) error {
+func (f sayFlags) check() error {
 	switch {
 	case strings.TrimSpace(f.reason) == "":
 		return usageError("say why by --reason: whoever is on call will ask")

@@ -33,7 +33,10 @@ func (h *hub) awaitDrained(ctx context.Context, out io.Writer, name string, time
 		if apierrors.IsNotFound(err) {
 			return false, fmt.Errorf("TrafficOverride %s was deleted while it was waited for: somebody has ended the drain", name)
 		}
-		now, done := "", false
+		var (
+			now  string
+			done bool
+		)
 		if err != nil {
 			// A hub that restarts is no reason to give up: members go on as they are.
 			now = h.explain(err, "TrafficOverrides").Error() + "; trying again"

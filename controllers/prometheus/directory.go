@@ -18,6 +18,9 @@ import (
 // ErrNone is that nobody is known who could be asked about a cluster.
 var ErrNone = errors.New("no Prometheus is known for the cluster: set spec.prometheus of its MemberCluster, or --prometheus-url of isthmus-hub")
 
+// ErrNoneOfAll is that nobody is known who could be asked about all clusters together.
+var ErrNoneOfAll = errors.New("no Prometheus is known for all clusters: set --prometheus-url of isthmus-hub, or perCluster of the metric")
+
 // Directory knows whom to ask about which cluster. It reads from caches, so that another address or Secret is in use at the
 // next query, and keeps a client while nothing changed.
 type Directory struct {
@@ -43,8 +46,15 @@ func NewDirectory(reader client.Reader, fallback *v1alpha1.Prometheus) *Director
 	return &Directory{reader: reader, fallback: fallback, clients: map[place]kept{}}
 }
 
-// Of a cluster. The error says what to set or to correct; it is ErrNone where there is nothing.
+// Of a cluster, or of all where none is named: that is the hub's own. The error says what to set or to correct; it is ErrNone where
+// there is nothing.
 func (d *Directory) Of(ctx context.Context, cluster string) (*Client, error) {
+	switch {
+	case cluster == "" && d.fallback == nil:
+		return nil, ErrNoneOfAll
+	case cluster == "":
+		return d.client(ctx, *d.fallback)
+	}
 	member := &v1alpha1.MemberCluster{}
 	if err := d.reader.Get(ctx, client.ObjectKey{Name: cluster}, member); err != nil {
 		return nil, fmt.Errorf("MemberCluster %s cannot be read: %s", cluster, apierrors.ReasonForError(err))

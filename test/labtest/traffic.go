@@ -8,8 +8,10 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"net/http"
+	"net/http/cookiejar"
 	"regexp"
 	"strings"
 	"sync"
@@ -64,18 +66,25 @@ func (c *Tally) String() string {
 type Requester struct {
 	client     http.Client
 	method     string
+	header     http.Header
 	url, host  string
 	serverName *regexp.Regexp
 }
 
 var (
-	helloServer = regexp.MustCompile(`cluster: ([a-z0-9-]+)`)
-	echoServer  = regexp.MustCompile(`"cluster": ?"([a-z0-9-]+)"`)
+	helloVersion = regexp.MustCompile(`version: ([a-z0-9]+)`)
+	helloServer  = regexp.MustCompile(`cluster: ([a-z0-9-]+)`)
+	echoServer   = regexp.MustCompile(`"cluster": ?"([a-z0-9-]+)"`)
 )
 
 // Hello requests the example's helloworld, which a policy splits.
 func Hello(t testing.TB, member string) *Requester {
 	return newRequester(t, member, "/hello", "helloworld.example.com", helloServer)
+}
+
+// Version requests the example's helloworld, and tells answers apart by the version that gave them.
+func Version(t testing.TB, member string) *Requester {
+	return newRequester(t, member, "/hello", "helloworld.example.com", helloVersion)
 }
 
 // Echo requests the example's echoserver, for which there is no policy.
@@ -97,6 +106,21 @@ func (r *Requester) By(method string) *Requester {
 	return r
 }
 
+// With sends a header with each request.
+func (r *Requester) With(name, value string) *Requester {
+	r.header = http.Header{name: {value}}
+	return r
+}
+
+// KeepingCookies sends back what cookies answers set, as a browser does.
+func (r *Requester) KeepingCookies(t testing.TB) *Requester {
+	t.Helper()
+	jar, err := cookiejar.New(nil)
+	require.NoError(t, err)
+	r.client.Jar = jar
+	return r
+}
+
 // StatusError is an answer that is not 200.
 type StatusError int
 
@@ -109,6 +133,7 @@ func (r *Requester) Send(ctx context.Context) (string, error) {
 		return "", err
 	}
 	req.Host = r.host
+	maps.Copy(req.Header, r.header)
 	resp, err := r.client.Do(req)
 	if err != nil {
 		return "", err

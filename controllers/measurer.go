@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controllers
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	"isthmus.dev/isthmus/api/v1alpha1"
+	"isthmus.dev/isthmus/controllers/prometheus"
+	"isthmus.dev/isthmus/controllers/silence"
+	"isthmus.dev/isthmus/federation"
+)
+
+const (
+	// measureTimeout bounds one measurement.
+	measureTimeout = 10 * time.Second
+	// measuredAtOnce bounds the measurements under way, of all rollouts.
+	measuredAtOnce = 32
+)
+
+// measurer makes the measurements of rollouts, beside the reconciler, which waits for none. What was measured is handed over once:
+// a hub that dies in between measures again.
+type measurer struct {
+	value valueFunc
+	// changed hears of a rollout for which something was measured. It must not block.
+	changed func(namespace, name string)
+	slots   chan struct{}
+
+	mu       sync.Mutex
+	ctx      context.Context
+	running  map[measureKey]bool
+	measured map[types.NamespacedName][]federation.Measured
+}
+
+// measureKey is a measurement that is made once at a time.
+type measureKey struct {
+	rollout       types.NamespacedName
+	name, cluster string
+	step          int32
+}
+
+func newMeasurer(value valueFunc, changed func(namespace, name string)) *measurer {
+	return &measurer{value: value, changed: changed, slots: make(chan struct{}, measuredAtOnce),
+		running: map[measureKey]bool{}, measured: map[types.NamespacedName][]federation.Measured{}}
+}
+
+// NeedLeaderElection is true: a hub that does not lead has nothing to decide.
+func (m *measurer) NeedLeaderElection() bool { return true }
+
+// Start lets measurements be made until the context ends.
+func (m *measurer) Start(ctx context.Context) error {
+	m.mu.Lock()
+	m.ctx = ctx
+	m.mu.Unlock()
+	<-ctx.Done()
+	return nil
+}
+
+// start begins what is due and not under way.
+func (m *measurer) start(rollout *v1alpha1.TrafficRollout, due []federation.DueMeasurement) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	name := types.NamespacedName{Namespace: rollout.Namespace, Name: rollout.Name}
+	for _, d := range due {
+		key := measureKey{name, d.Metric.Name, d.Cluster, d.Step}
+		if m.ctx == nil || m.running[key] || m.has(key) {
+			continue
+		}
+		m.running[key] = true
+		go m.run(m.ctx, key, d, standing(rollout, d))
+	}
+}
+
+// has tells whether a measurement waits to be taken in. It needs mu.
+func (m *measurer) has(key measureKey) bool {
+	for _, have := range m.measured[key.rollout] {
+		if have.Name == key.name && have.Cluster == key.cluster && have.Step == key.step {
+			return true
+		}
+	}
+	return false
+}
+
+func (m *measurer) run(ctx context.Context, key measureKey, due federation.DueMeasurement, body []byte) {
+	select {
+	case m.slots <- struct{}{}:
+		defer func() { <-m.slots }()
+	case <-ctx.Done():
+		return
+	}
+	out := federation.Measured{Name: key.name, Cluster: key.cluster, Step: key.step}
+	if hook := due.Metric.Provider.Webhook; hook != nil {
+		out.Passed, out.Error = askHook(ctx, hook.URL, body)
+		out.Answered = out.Error == ""
+	} else {
+		value, _, err := m.value(ctx, due.Cluster, due.Query, measureTimeout)
+		switch {
+		case err == nil:
+			out.Value = &value
+		case !errors.Is(err, prometheus.ErrNoValue):
+			out.Error = err.Error()
+		}
+	}
+	out.Time = time.Now()
+	m.mu.Lock()
+	delete(m.running, key)
+	m.measured[key.rollout] = append(m.measured[key.rollout], out)
+	m.mu.Unlock()
+	if ctx.Err() == nil {
+		m.changed(key.rollout.Namespace, key.rollout.Name)
+	}
+}
+
+// look is what was measured for a rollout and has not been taken in.
+func (m *measurer) look(rollout types.NamespacedName) []federation.Measured {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.measured[rollout]
+}
+
+// taken forgets the first n measurements of a rollout: its status has them.
+func (m *measurer) taken(rollout types.NamespacedName, n int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.measured[rollout] = m.measured[rollout][n:]; len(m.measured[rollout]) == 0 {
+		delete(m.measured, rollout)
+	}
+}
+
+// standing is where a rollout stands, as a web hook is told.
+func standing(r *v1alpha1.TrafficRollout, due federation.DueMeasurement) []byte {
+	body, _ := json.Marshal(map[string]any{"namespace": r.Namespace, "name": r.Name, "route": r.Spec.Route.Name, "metric": due.Metric.Name,
+		"wave": due.Wave, "step": r.Status.Step, "weight": r.Status.Weight, "phase": r.Status.Phase})
+	return body
+}
+
+// askHook posts to a web hook, and reads whether it says yes, or why it says nothing.
+func askHook(ctx context.Context, url string, body []byte) (passed bool, problem string) {
+	ctx, cancel := context.WithTimeout(ctx, measureTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
+	if err != nil {
+		return false, "its url is no address: correct it"
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("User-Agent", "isthmus")
+	// A transport of its own, without the credentials and trust of others; redirects are answers like any other.
+	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true, MaxResponseHeaderBytes: 1 << 16}
+	resp, err := (&http.Client{Transport: transport,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}).Do(req)
+	if err != nil {
+		return false, "the web hook cannot be reached: " + silence.Why(ctx, err)
+	}
+	_ = resp.Body.Close()
+	switch {
+	case resp.StatusCode >= 200 && resp.StatusCode <= 299:
+		return true, ""
+	case resp.StatusCode >= 400 && resp.StatusCode <= 499:
+		return false, ""
+	}
+	return false, fmt.Sprintf("the web hook answers %d: 200 to 299 is yes, 400 to 499 no", resp.StatusCode)
+}

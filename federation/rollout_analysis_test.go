@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package federation
+
+import (
+	"math"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"isthmus.dev/isthmus/api/v1alpha1"
+)
+
+func successRate() v1alpha1.RolloutMetric {
+	return v1alpha1.RolloutMetric{Name: "success-rate", Count: 3, Interval: &metav1.Duration{Duration: 10 * time.Second},
+		SuccessCondition: "result[0] >= 0.95", Provider: v1alpha1.MetricProvider{Prometheus: &v1alpha1.PrometheusMetric{Query: "q"}}}
+}
+
+func analysisOf(metrics ...v1alpha1.RolloutMetric) *v1alpha1.RolloutAnalysis {
+	return &v1alpha1.RolloutAnalysis{Metrics: metrics}
+}
+
+// analysed is a rollout that measures at 10 percent.
+func analysed(t *testing.T, metrics ...v1alpha1.RolloutMetric) *rolloutWorld {
+	t.Helper()
+	return newRolloutWorld(t, canarySpec(append(steps(10)[:1], v1alpha1.CanaryStep{Analysis: analysisOf(metrics...)},
+		v1alpha1.CanaryStep{Pause: &v1alpha1.RolloutPause{}})...), "eks", "gke")
+}
+
+// measure answers all that is due, and lets the interval pass.
+func (w *rolloutWorld) measure(answers ...Measured) *rolloutWorld {
+	for _, answer := range answers {
+		var measured []Measured
+		for _, due := range w.plan.Due {
+			answer.Name, answer.Cluster, answer.Step, answer.Time = due.Metric.Name, due.Cluster, due.Step, w.now
+			measured = append(measured, answer)
+		}
+		w.advance(measured...)
+		w.pass(10 * time.Second)
+	}
+	return w
+}
+
+func value(v float64) Measured { return Measured{Value: &v} }
+
+func TestAnAnalysisThatSucceedsGoesOn(t *testing.T) {
+	w := analysed(t, successRate()).is("Progressing eks=10 gke=10").says("measures success-rate")
+	w.measure(value(0.99), value(1)).is("Progressing eks=10 gke=10")
+	w.measure(value(0.95)).is("Paused eks=10 gke=10")
+	require.Equal(t, "0.95", w.rollout.Status.Analysis[0].Last[2].Value)
+	require.Equal(t, v1alpha1.MeasurementSuccessful, w.rollout.Status.Analysis[0].Phase)
+}
+
+func TestAnAnalysisThatFailsAborts(t *testing.T) {
+	analysed(t, successRate()).measure(value(0.99), value(0.4)).is("Degraded eks=0 gke=0").
+		says("aborted, and everything is at cart: success-rate: 0.4 (not result[0] >= 0.95)")
+
+	tolerant := successRate()
+	tolerant.FailureLimit = 1
+	w := analysed(t, tolerant).measure(value(0.99), value(0.4), value(1)).is("Paused eks=10 gke=10")
+	require.EqualValues(t, 1, w.rollout.Status.Analysis[0].Failed)
+}
+
+func TestMeasurementsWithoutAVerdictWaitForAPerson(t *testing.T) {
+	for name, answer := range map[string]Measured{"no data": {}, "not a number": value(math.NaN())} {
+		t.Run(name, func(t *testing.T) {
+			w := analysed(t, successRate()).measure(answer).is("Paused eks=10 gke=10").says("cannot be decided")
+			w.say(v1alpha1.VerbPromote).is("Paused eks=10 gke=10").says("waits for a person")
+		})
+	}
+}
+
+func TestErrorsInARowWaitForAPerson(t *testing.T) {
+	away := Measured{Error: "connection refused"}
+	w := analysed(t, successRate()).measure(away, away, away, away).is("Progressing eks=10 gke=10")
+	w.measure(value(1)).is("Progressing eks=10 gke=10")
+	w.measure(away, away, away, away, away).is("Paused eks=10 gke=10").says("success-rate (connection refused) cannot be decided")
+	w.say(v1alpha1.VerbAbort).is("Degraded eks=0 gke=0")
+}
+
+func TestAQueryIsFilledIn(t *testing.T) {
+	metric := successRate()
+	metric.Provider.Prometheus.Query = `rate{service="{{canary}}", was="{{ stable }}", ns="{{namespace}}", in="{{cluster}}", of="{{wave}}", x="{{other}}"}`
+	require.Equal(t, `rate{service="cart-v2", was="cart", ns="sample", in="", of="all", x="{{other}}"}`, analysed(t, metric).plan.Due[0].Query)
+}
+
+func TestSkipAnalysis(t *testing.T) {
+	w := analysed(t, successRate()).say(v1alpha1.VerbPromote).is("Progressing eks=10 gke=10")
+	require.Contains(t, w.unheard[0], "promote has nothing to do: it measures")
+	w.say(v1alpha1.VerbSkipAnalysis).is("Paused eks=10 gke=10")
+}
+
+func TestEachClusterIsMeasured(t *testing.T) {
+	metric := successRate()
+	metric.Count, metric.Provider.Prometheus.PerCluster = 1, true
+	w := analysed(t, metric).says("measures success-rate of eks, success-rate of gke")
+	due := w.plan.Due
+	require.Len(t, due, 2)
+	w.advance(Measured{Name: "success-rate", Cluster: "gke", Step: due[1].Step, Value: new(float64), Time: w.now})
+	w.pass(0).is("Degraded eks=0 gke=0").says("success-rate of gke: 0")
+}
+
+func TestAnAnalysisBesideTheStepsGoesOnUntilTheEnd(t *testing.T) {
+	spec := canarySpec(steps(10, 50)...)
+	metric := successRate()
+	metric.Count = 1
+	spec.Canary.Analysis = analysisOf(metric)
+	w := newRolloutWorld(t, spec, "eks").measure(value(1), value(1), value(1)).is("Paused eks=10")
+	require.EqualValues(t, 3, w.rollout.Status.Analysis[0].Successful)
+	w.say(v1alpha1.VerbPromote).is("Paused eks=50")
+	w.measure(value(0)).is("Degraded eks=0")
+}
+
+func TestWithoutTrafficNothingIsJudged(t *testing.T) {
+	w := newRolloutWorld(t, canarySpec(v1alpha1.CanaryStep{Analysis: analysisOf(successRate())}), "eks")
+	w.measure(value(0)).is("Paused eks=0").says("cannot be decided")
+	require.Equal(t, "the new side has no traffic", w.rollout.Status.Analysis[0].Last[0].Message)
+}
+
+func TestWhatAMeasurementComesTo(t *testing.T) {
+	tests := map[string]struct {
+		success, failure string
+		measured         Measured
+		want             v1alpha1.MeasurementPhase
+	}{
+		"both, good":                 {"result[0] > 0.9", "result[0] < 0.5", value(1), v1alpha1.MeasurementSuccessful},
+		"both, bad":                  {"result[0] > 0.9", "result[0] < 0.5", value(0), v1alpha1.MeasurementFailed},
+		"both, neither":              {"result[0] > 0.9", "result[0] < 0.5", value(0.7), v1alpha1.MeasurementInconclusive},
+		"failure alone, good":        {"", "result[0] < 0.5", value(0.7), v1alpha1.MeasurementSuccessful},
+		"failure alone, bad":         {"", "result[0] < 0.5", value(0.1), v1alpha1.MeasurementFailed},
+		"a condition that is none":   {"result[0] >", "", value(1), v1alpha1.MeasurementError},
+		"a condition that asks much": {"result[3] > 1", "", value(1), v1alpha1.MeasurementError},
+		"a condition on something":   {"other > 1", "", value(1), v1alpha1.MeasurementError},
+		"a condition on the clock":   {"now() > now()", "", value(1), v1alpha1.MeasurementError},
+		"a web hook says yes":        {"", "", Measured{Answered: true, Passed: true}, v1alpha1.MeasurementSuccessful},
+		"a web hook says no":         {"", "", Measured{Answered: true}, v1alpha1.MeasurementFailed},
+		"a web hook says nothing":    {"", "", Measured{Error: "timeout"}, v1alpha1.MeasurementError},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			got := judge(v1alpha1.RolloutMetric{SuccessCondition: test.success, FailureCondition: test.failure}, test.measured, true)
+			require.Equal(t, test.want, got.Phase, got)
+			require.NotContains(t, got.Message, "\n")
+		})
+	}
+}
+
+func TestRolloutAlerts(t *testing.T) {
+	w := analysed(t, successRate())
+	reasons := func(do func()) (out []string) {
+		was := w.rollout.DeepCopy()
+		do()
+		if a, raised := RolloutAlert(was, w.rollout.Status); raised {
+			require.Contains(t, a.Summary, "TrafficRollout sample/r: "+a.Reason+": ")
+			require.NotEmpty(t, a.Severity)
+			out = append(out, a.Reason)
+		}
+		return out
+	}
+	require.Equal(t, []string{v1alpha1.ReasonRolloutWaits}, reasons(func() { w.measure(Measured{}) }))
+	require.Empty(t, reasons(func() { w.say(v1alpha1.VerbPromote).is("Paused eks=10 gke=10") }))
+	require.Equal(t, []string{v1alpha1.ReasonRolloutCompleted}, reasons(func() { w.say(v1alpha1.VerbPromote).is("Healthy eks=100 gke=100") }))
+	require.Equal(t, []string{v1alpha1.ReasonRolloutAborted}, reasons(func() { w.say(v1alpha1.VerbAbort) }))
+	require.Empty(t, reasons(func() { w.pass(time.Hour) }))
+	w.serves("gke", false)
+	w.say(v1alpha1.VerbRetry).is("Progressing eks=0 gke=0")
+	require.Equal(t, []string{v1alpha1.ReasonRolloutLate}, reasons(func() { w.pass(time.Hour).is("Degraded eks=0 gke=0") }))
+}

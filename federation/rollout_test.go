@@ -1,0 +1,408 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package federation
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"pgregory.net/rapid"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"isthmus.dev/isthmus/api/v1alpha1"
+)
+
+// rolloutWorld is what a rollout meets: clusters in which the new side serves or does not, and members that program what was decided.
+type rolloutWorld struct {
+	t        require.TestingT
+	rollout  *v1alpha1.TrafficRollout
+	now      time.Time
+	members  []RolloutMember
+	standing RolloutStanding
+	held     string
+	lagging  bool
+	// stuck are members that program nothing.
+	stuck map[string]bool
+	plan  RolloutPlan
+	// said are verbs that could do nothing.
+	unheard []string
+}
+
+func newRolloutWorld(t require.TestingT, spec v1alpha1.TrafficRolloutSpec, clusters ...string) *rolloutWorld {
+	w := &rolloutWorld{t: t, now: time.Unix(1_000_000, 0).UTC(), stuck: map[string]bool{},
+		rollout: &v1alpha1.TrafficRollout{ObjectMeta: metav1.ObjectMeta{Namespace: "sample", Name: "r", Generation: 1,
+			Annotations: map[string]string{}}, Spec: spec}}
+	for _, c := range clusters {
+		w.members = append(w.members, RolloutMember{Name: c, Labels: map[string]string{"name": c}, Serves: true})
+	}
+	w.settle()
+	return w
+}
+
+// advance takes one state, and keeps it as a hub would that dies and is started again.
+func (w *rolloutWorld) advance(measured ...Measured) {
+	w.plan = AdvanceRollout(RolloutSnapshot{Rollout: w.rollout, Members: w.members, Standing: w.standing, Held: w.held,
+		Lagging: w.lags(), Measured: measured, Now: w.now})
+	w.unheard = append(w.unheard, w.plan.Unheard...)
+	text, err := json.Marshal(w.plan.Status)
+	require.NoError(w.t, err)
+	changed := overlaid(w.rollout.Status) != overlaid(w.plan.Status)
+	w.rollout.Status = v1alpha1.TrafficRolloutStatus{}
+	require.NoError(w.t, json.Unmarshal(text, &w.rollout.Status))
+	w.lagging = changed
+}
+
+// lags are the members that have not programmed what was decided last: all of them right after it was.
+func (w *rolloutWorld) lags() []string {
+	var names []string
+	for _, m := range w.members {
+		if w.lagging || w.stuck[m.Name] {
+			names = append(names, m.Name)
+		}
+	}
+	return names
+}
+
+// overlaid is what members have to program.
+func overlaid(s v1alpha1.TrafficRolloutStatus) string {
+	text := fmt.Sprint(s.HeaderRoute, s.Mirror)
+	for _, c := range s.Clusters {
+		text += fmt.Sprint(c.Cluster, c.Weight)
+	}
+	return text
+}
+
+// settle advances until nothing changes but time.
+func (w *rolloutWorld) settle() {
+	for range 200 {
+		before, _ := json.Marshal(w.rollout.Status)
+		w.advance()
+		w.advance()
+		if after, _ := json.Marshal(w.rollout.Status); string(after) == string(before) {
+			return
+		}
+	}
+	require.Fail(w.t, "the state never settles", "%+v", w.rollout.Status)
+}
+
+func (w *rolloutWorld) pass(d time.Duration) *rolloutWorld {
+	w.now = w.now.Add(d)
+	w.settle()
+	return w
+}
+
+// say gives verbs a new value.
+func (w *rolloutWorld) say(verbs ...string) *rolloutWorld {
+	for _, v := range verbs {
+		w.rollout.Annotations[v] += "x"
+	}
+	w.settle()
+	return w
+}
+
+func (w *rolloutWorld) serves(cluster string, serves bool) *rolloutWorld {
+	for i := range w.members {
+		if w.members[i].Name == cluster {
+			w.members[i].Serves, w.members[i].Message = serves, "no endpoint is ready"
+		}
+	}
+	w.settle()
+	return w
+}
+
+func (w *rolloutWorld) stick(cluster string, stuck bool) *rolloutWorld {
+	w.stuck[cluster] = stuck
+	w.settle()
+	return w
+}
+
+// is tells where the rollout stands: the phase, then each cluster's weight.
+func (w *rolloutWorld) is(want string) *rolloutWorld {
+	got := string(w.rollout.Status.Phase)
+	for _, c := range w.rollout.Status.Clusters {
+		got += fmt.Sprintf(" %s=%d", c.Cluster, c.Weight)
+	}
+	require.Equal(w.t, want, got, w.rollout.Status.Message)
+	return w
+}
+
+func (w *rolloutWorld) says(part string) *rolloutWorld {
+	require.Contains(w.t, w.rollout.Status.Message, part)
+	return w
+}
+
+func steps(weights ...int32) []v1alpha1.CanaryStep {
+	var out []v1alpha1.CanaryStep
+	for _, weight := range weights {
+		out = append(out, v1alpha1.CanaryStep{SetWeight: &weight}, v1alpha1.CanaryStep{Pause: &v1alpha1.RolloutPause{}})
+	}
+	return out
+}
+
+func canarySpec(steps ...v1alpha1.CanaryStep) v1alpha1.TrafficRolloutSpec {
+	return v1alpha1.TrafficRolloutSpec{Route: v1alpha1.RolloutRoute{Name: "shop"}, Canary: &v1alpha1.CanaryStrategy{
+		Stable: v1alpha1.RolloutSide{Name: "cart"}, Canary: v1alpha1.RolloutSide{Name: "cart-v2"}, Steps: steps}}
+}
+
+func wavesByName(names ...string) []v1alpha1.RolloutWave {
+	var out []v1alpha1.RolloutWave
+	for _, name := range names {
+		out = append(out, v1alpha1.RolloutWave{Name: name, Clusters: []string{name}})
+	}
+	return out
+}
+
+func TestACanaryGoesStepByStep(t *testing.T) {
+	w := newRolloutWorld(t, canarySpec(steps(10, 50)...), "eks", "gke")
+	w.is("Paused eks=10 gke=10").says("promote")
+	w.say(v1alpha1.VerbPromote).is("Paused eks=50 gke=50")
+	require.True(t, w.plan.Finalizer)
+	w.say(v1alpha1.VerbPromote).is("Healthy eks=100 gke=100").says("make the route name it")
+	require.True(t, w.plan.Finalizer, "without it a deletion would send all back")
+	w.standing = RolloutStanding{Adopted: true, Idle: true}
+	w.pass(0).is("Healthy").says("can be deleted")
+	require.False(t, w.plan.Finalizer)
+	w.standing = RolloutStanding{Refused: "the route names neither", Idle: true}
+	w.pass(time.Hour).is("Healthy").says("can be deleted")
+	w.rollout.Generation++
+	w.pass(0).is("Pending eks=0 gke=0").says("the route names neither")
+}
+
+func TestTimedPausesEndByThemselves(t *testing.T) {
+	ten, seconds := gatewayv1.Duration("10m"), gatewayv1.Duration("5s")
+	w := newRolloutWorld(t, canarySpec(append(steps(10)[:1], v1alpha1.CanaryStep{Pause: &v1alpha1.RolloutPause{Duration: &ten}},
+		v1alpha1.CanaryStep{Pause: &v1alpha1.RolloutPause{Duration: &seconds}})...), "eks")
+	w.is("Paused eks=10")
+	require.Equal(t, 10*time.Minute, w.plan.WakeAfter)
+	w.pass(10*time.Minute - time.Second).is("Paused eks=10")
+	w.pass(time.Second).is("Paused eks=10")
+	require.Equal(t, 5*time.Second, w.plan.WakeAfter)
+	w.pass(5 * time.Second).is("Healthy eks=100")
+}
+
+func TestWavesGoOneAfterTheOther(t *testing.T) {
+	spec := canarySpec(steps(50)...)
+	spec.Waves = append(wavesByName("eks"), v1alpha1.RolloutWave{Name: "rest", ClusterSelector: &metav1.LabelSelector{}})
+	spec.Waves[0].Hold = &metav1.Duration{Duration: time.Hour}
+	w := newRolloutWorld(t, spec, "aks", "eks", "gke")
+	w.is("Paused aks=0 eks=50 gke=0")
+	w.say(v1alpha1.VerbPromote).is("Paused aks=0 eks=100 gke=0").says("1h0m0s")
+	w.serves("eks", false).is("Progressing aks=0 eks=100 gke=0").says("wave eks is not well")
+	w.serves("eks", true).pass(59 * time.Minute).is("Paused aks=0 eks=100 gke=0")
+	w.pass(time.Minute).is("Paused aks=50 eks=100 gke=50")
+	w.say(v1alpha1.VerbPromote).is("Healthy aks=100 eks=100 gke=100")
+}
+
+func TestAWaveWaitsForALostCanary(t *testing.T) {
+	spec := canarySpec(steps(10, 50)...)
+	w := newRolloutWorld(t, spec, "eks", "gke")
+	w.serves("gke", false).say(v1alpha1.VerbPromote).is("Progressing eks=10 gke=10").says("waits, at 10 %, for cart-v2 in gke: no endpoint is ready")
+	require.Equal(t, "no endpoint is ready", w.rollout.Status.Clusters[1].Message)
+	w.pass(10 * time.Minute).is("Degraded eks=10 gke=10").says("no progress for 10m0s")
+	w.serves("gke", true).is("Paused eks=50 gke=50")
+	w.serves("gke", false).say(v1alpha1.VerbPromote).is("Progressing eks=50 gke=50")
+	w.say(v1alpha1.VerbPromote).is("Progressing eks=100 gke=100").says("wave all is not well")
+	w.say(v1alpha1.VerbPromote).is("Healthy eks=100 gke=100")
+}
+
+func TestANewSideThatNeverServedGetsNoWeight(t *testing.T) {
+	w := &rolloutWorld{t: t}
+	*w = *newRolloutWorld(t, canarySpec(steps(10)...))
+	w.is("Progressing").says("wave all has no cluster")
+	w.members = []RolloutMember{{Name: "eks", Message: "not exported"}}
+	w.pass(time.Second).is("Progressing eks=0").says("waits, at 0 %, for cart-v2 in eks: not exported")
+}
+
+func TestAWeightIsWaitedForUntilItIsProgrammed(t *testing.T) {
+	w := newRolloutWorld(t, canarySpec(append(steps(10)[:1], steps(20)...)...), "eks", "gke")
+	w.is("Paused eks=20 gke=20")
+	w.stick("gke", true).say(v1alpha1.VerbPromote).is("Progressing eks=100 gke=100").says("being programmed in gke")
+	w.stick("gke", false).is("Healthy eks=100 gke=100")
+}
+
+func TestVerbs(t *testing.T) {
+	at10 := func(t *testing.T) *rolloutWorld {
+		return newRolloutWorld(t, canarySpec(steps(10, 50)...), "eks").is("Paused eks=10")
+	}
+	t.Run("abort, and retry", func(t *testing.T) {
+		w := at10(t).say(v1alpha1.VerbAbort).is("Degraded eks=0").says("aborted, and everything is at cart: by a person")
+		require.False(t, w.plan.Finalizer)
+		w.pass(time.Hour).is("Degraded eks=0")
+		w.say(v1alpha1.VerbRetry).is("Paused eks=10")
+	})
+	t.Run("a new spec after an abort begins anew", func(t *testing.T) {
+		w := at10(t).say(v1alpha1.VerbAbort)
+		w.rollout.Generation, w.rollout.Spec.Canary.Steps = 2, steps(30)
+		w.pass(0).is("Paused eks=30")
+	})
+	t.Run("a new spec in the middle begins anew", func(t *testing.T) {
+		w := at10(t).say(v1alpha1.VerbPromote).is("Paused eks=50")
+		w.rollout.Generation = 2
+		w.pass(0).is("Paused eks=10")
+	})
+	t.Run("pause and resume", func(t *testing.T) {
+		w := at10(t).say(v1alpha1.VerbPause).is("Paused eks=10").says(v1alpha1.VerbResume)
+		w.say(v1alpha1.VerbResume).is("Paused eks=10").says(v1alpha1.VerbPromote)
+		w.say(v1alpha1.VerbPause).say(v1alpha1.VerbPromote).is("Paused eks=10")
+		w.say(v1alpha1.VerbPromote).is("Paused eks=50")
+	})
+	t.Run("promote fully", func(t *testing.T) {
+		at10(t).say(v1alpha1.VerbPromoteFull).is("Healthy eks=100")
+	})
+	t.Run("abort goes before promote", func(t *testing.T) {
+		at10(t).say(v1alpha1.VerbPromoteFull, v1alpha1.VerbAbort).is("Degraded eks=0")
+	})
+	t.Run("what there is nothing to do for is said", func(t *testing.T) {
+		w := at10(t).say(v1alpha1.VerbRetry, v1alpha1.VerbResume, v1alpha1.VerbSkipAnalysis)
+		require.Equal(t, []string{"retry has nothing to do: it was not aborted", "resume has nothing to do: it is not paused by a person",
+			"skip-analysis has nothing to do: the step is not an analysis"}, w.unheard)
+		w.say(v1alpha1.VerbPromoteFull).is("Healthy eks=100").say(v1alpha1.VerbPromote, v1alpha1.VerbPause).is("Healthy eks=100")
+		require.Equal(t, []string{"promote has nothing to do: it is complete", "pause has nothing to do: it is complete"}, w.unheard[3:])
+		w.say(v1alpha1.VerbAbort).is("Degraded eks=0")
+	})
+	t.Run("a promotion of what is only being programmed is not kept for the next pause", func(t *testing.T) {
+		w := at10(t).stick("eks", true).say(v1alpha1.VerbPromote).is("Progressing eks=50")
+		w.say(v1alpha1.VerbPromote).stick("eks", false).is("Paused eks=50")
+		require.Contains(t, w.unheard[0], "nothing waits for a person: 50 % is being programmed")
+	})
+	t.Run("verbs that were said of an earlier spec are not heard", func(t *testing.T) {
+		w := at10(t)
+		w.rollout.Generation = 2
+		w.say(v1alpha1.VerbPromoteFull).is("Paused eks=10")
+	})
+}
+
+func TestADeletedRolloutStaysAsItIs(t *testing.T) {
+	w := newRolloutWorld(t, canarySpec(steps(10, 50)...), "eks")
+	w.rollout.DeletionTimestamp = &metav1.Time{Time: w.now}
+	w.say(v1alpha1.VerbPromote).is("Paused eks=10").says("deleted while it is under way")
+	require.True(t, w.plan.Finalizer)
+	w.say(v1alpha1.VerbAbort).is("Degraded eks=0")
+	require.False(t, w.plan.Finalizer)
+}
+
+func TestARolloutWaitsWhileAPersonHoldsTheRoute(t *testing.T) {
+	w := newRolloutWorld(t, canarySpec(steps(10, 50)...), "eks")
+	w.held = "night"
+	w.say(v1alpha1.VerbPromote).is("Paused eks=10").says("TrafficOverride night holds the weights")
+	w.held = ""
+	w.pass(0).is("Paused eks=50")
+	w.held = "night"
+	w.say(v1alpha1.VerbAbort).is("Degraded eks=0")
+}
+
+func TestARefusedRolloutLeavesTheTrafficWhereItIs(t *testing.T) {
+	w := newRolloutWorld(t, canarySpec(steps(10, 50)...), "eks")
+	w.standing.Refused = "nobody exports it"
+	w.say(v1alpha1.VerbPromote).is("Pending eks=10").says("nobody exports it")
+	require.Equal(t, []string{"promote has nothing to do: it cannot run: nobody exports it"}, w.unheard)
+	require.True(t, w.plan.Finalizer)
+	w.standing.Idle = true
+	w.pass(0).is("Pending eks=10")
+	require.False(t, w.plan.Finalizer, "it lies over nothing: whoever deletes it must not wait for ever")
+	w.standing = RolloutStanding{}
+	w.pass(time.Hour).is("Paused eks=10")
+	w.standing.Refused = "the route names both"
+	w.say(v1alpha1.VerbAbort).is("Degraded eks=0")
+}
+
+func TestHeaderRoutesAndMirrorsLastUntilTheyAreEnded(t *testing.T) {
+	match := []gatewayv1.HTTPHeaderMatch{{Name: "X-Version", Value: "v2"}}
+	w := newRolloutWorld(t, canarySpec(
+		v1alpha1.CanaryStep{SetHeaderRoute: &v1alpha1.RolloutHeaderRoute{Match: match}},
+		v1alpha1.CanaryStep{SetMirror: &v1alpha1.RolloutMirror{Percent: 20}},
+		v1alpha1.CanaryStep{Pause: &v1alpha1.RolloutPause{}},
+		v1alpha1.CanaryStep{SetHeaderRoute: &v1alpha1.RolloutHeaderRoute{}},
+		v1alpha1.CanaryStep{Pause: &v1alpha1.RolloutPause{}}), "eks")
+	require.Equal(t, match, w.is("Paused eks=0").rollout.Status.HeaderRoute)
+	require.EqualValues(t, 20, w.rollout.Status.Mirror)
+	require.Empty(t, w.say(v1alpha1.VerbPromote).rollout.Status.HeaderRoute)
+	require.EqualValues(t, 20, w.rollout.Status.Mirror)
+	require.Zero(t, w.say(v1alpha1.VerbPromote).is("Healthy eks=100").rollout.Status.Mirror)
+}
+
+func TestBlueGreen(t *testing.T) {
+	match := []gatewayv1.HTTPHeaderMatch{{Name: "X-Preview", Value: "yes"}}
+	spec := v1alpha1.TrafficRolloutSpec{Route: v1alpha1.RolloutRoute{Name: "shop"}, BlueGreen: &v1alpha1.BlueGreenStrategy{
+		Active: v1alpha1.RolloutSide{Name: "cart"}, Preview: v1alpha1.RolloutSide{Name: "cart-v2"}, PreviewMatch: match,
+		KeepWarm: &metav1.Duration{Duration: time.Minute}}}
+	w := newRolloutWorld(t, spec, "eks", "gke").is("Paused eks=0 gke=0").says("the preview is there to be looked at")
+	require.Equal(t, match, w.rollout.Status.HeaderRoute)
+	w.say(v1alpha1.VerbPromote).is("Paused eks=100 gke=100").says("keep cart as it is")
+	w.pass(time.Minute).is("Healthy eks=100 gke=100")
+
+	back := newRolloutWorld(t, spec, "eks").say(v1alpha1.VerbPromote).is("Paused eks=100")
+	back.say(v1alpha1.VerbAbort).is("Degraded eks=0")
+
+	spec.BlueGreen.AutoPromotion = true
+	newRolloutWorld(t, spec, "eks").is("Paused eks=100")
+	spec.Waves = wavesByName("eks", "gke")
+	newRolloutWorld(t, spec, "eks", "gke").is("Paused eks=100 gke=0").pass(time.Minute).is("Paused eks=100 gke=100")
+}
+
+func TestTheDeadlineAborts(t *testing.T) {
+	spec := canarySpec(steps(10, 50)...)
+	spec.ProgressDeadline, spec.ProgressDeadlineAbort = &metav1.Duration{Duration: time.Minute}, true
+	w := newRolloutWorld(t, spec, "eks").pass(time.Hour).is("Paused eks=10")
+	w.serves("eks", false).say(v1alpha1.VerbPromote).is("Progressing eks=10")
+	require.Equal(t, time.Minute, w.plan.WakeAfter)
+	w.pass(time.Minute).is("Degraded eks=0").says("aborted")
+}
+
+// Whatever people say, whatever is lost and however often the hub dies: no cluster's weight rises by more than its steps say,
+// who was aborted has nothing at the new side, a later wave waits for the one before, and what waits says what for.
+func TestRolloutsAreSound(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		weights := rapid.SliceOfNDistinct(rapid.Int32Range(0, 100), 1, 4, rapid.ID).Draw(t, "weights")
+		spec := canarySpec(steps(weights...)...)
+		if rapid.Bool().Draw(t, "waves") {
+			spec.Waves = wavesByName("a", "b", "c")
+		}
+		w := newRolloutWorld(t, spec, "a", "b", "c")
+		verbs := []string{v1alpha1.VerbPromote, v1alpha1.VerbAbort, v1alpha1.VerbRetry, v1alpha1.VerbPause, v1alpha1.VerbResume}
+		for range rapid.IntRange(1, 20).Draw(t, "events") {
+			before := w.rollout.Status
+			cluster := rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "cluster")
+			switch rapid.IntRange(0, 4).Draw(t, "event") {
+			case 0, 1:
+				w.say(rapid.SampledFrom(verbs).Draw(t, "verb"))
+			case 2:
+				w.serves(cluster, rapid.Bool().Draw(t, "serves"))
+			case 3:
+				w.stick(cluster, rapid.Bool().Draw(t, "stuck"))
+			case 4:
+				w.pass(time.Duration(rapid.IntRange(0, 1000).Draw(t, "seconds")) * time.Second)
+			}
+			checkRollout(t, w, before, append(weights, 100))
+		}
+	})
+}
+
+func checkRollout(t *rapid.T, w *rolloutWorld, before v1alpha1.TrafficRolloutStatus, weights []int32) {
+	is := w.rollout.Status
+	require.NotEmpty(t, is.Message)
+	for i, c := range is.Clusters {
+		if is.Aborted != "" {
+			require.Zero(t, c.Weight)
+		}
+		was := int32(0)
+		if i < len(before.Clusters) {
+			was = before.Clusters[i].Weight
+		}
+		if c.Weight != was && c.Weight != 0 {
+			at := slices.Index(weights, c.Weight)
+			require.GreaterOrEqual(t, at, 0, "a weight that no step has")
+			if at > 0 && c.Wave == "all" && before.Aborted == "" && is.Step > 0 {
+				require.Equal(t, weights[at-1], was, "a step was left out")
+			}
+		}
+		if len(w.rollout.Spec.Waves) > 0 && i > 0 && c.Weight > 0 {
+			require.EqualValues(t, 100, is.Clusters[i-1].Weight, "the wave before is not done")
+		}
+	}
+}

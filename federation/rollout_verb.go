@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package federation
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"isthmus.dev/isthmus/api/v1alpha1"
+)
+
+// rolloutVerb is a word of a person, and what it does. Where there is nothing that it could do, it says why.
+type rolloutVerb struct {
+	name string
+	do   func(*rollout) (unheard string)
+}
+
+// rolloutVerbs in the order in which they are heard where several are new at once: whoever says both, to go on and to stop, is
+// stopped.
+//
+//	verb          | does                                              | where there is nothing to do
+//	retry         | begins anew after an abort                        | it was not aborted
+//	resume        | ends a pause that a person made                   | it is not paused by a person
+//	skip-analysis | ends the analysis of the step                     | the step is none
+//	promote       | ends the pause of the step, or of a person, and   | it is complete, or aborted, or measures, or a weight is
+//	              | the wait for clusters that do not serve           | being programmed
+//	promote-full  | ends all pauses and analyses, up to the end       | it is complete, or aborted
+//	pause         | stops before the next step                        | it is complete, or aborted
+//	abort         | everything goes back to the old side              | it was aborted
+var rolloutVerbs = []rolloutVerb{
+	{v1alpha1.VerbRetry, (*rollout).retry},
+	{v1alpha1.VerbResume, (*rollout).resume},
+	{v1alpha1.VerbSkipAnalysis, (*rollout).skipAnalysis},
+	{v1alpha1.VerbPromote, (*rollout).promote},
+	{v1alpha1.VerbPromoteFull, (*rollout).promoteFully},
+	{v1alpha1.VerbPause, (*rollout).pause},
+	{v1alpha1.VerbAbort, (*rollout).abortNow},
+}
+
+// hear acts on the verbs that have a new value.
+func (r *rollout) hear() bool {
+	for _, v := range rolloutVerbs {
+		value, said := r.Rollout.Annotations[v.name]
+		if before, known := r.Handled[v.name]; !said || known && before == value {
+			continue
+		}
+		r.handle(v.name, value)
+		if unheard := v.do(r); unheard != "" {
+			_, verb, _ := strings.Cut(v.name, "/")
+			r.unheard = append(r.unheard, fmt.Sprintf("%s has nothing to do: %s", verb, unheard))
+		}
+	}
+	return false
+}
+
+// handle notes that the value of a verb was acted on.
+func (r *rollout) handle(verb, value string) {
+	handled := maps.Clone(r.Handled)
+	if handled == nil {
+		handled = map[string]string{}
+	}
+	handled[verb] = value
+	r.Handled = handled
+}
+
+// over is why there is nothing to be stopped or sent on; empty where there is.
+func (r *rollout) over() string {
+	switch {
+	case r.Aborted != "":
+		return "it was aborted"
+	case r.Standing.Refused != "":
+		return "it cannot run: " + r.Standing.Refused
+	case r.complete():
+		return "it is complete"
+	}
+	return ""
+}
+
+// current is the step that is under way; the zero value where the steps of the wave are done.
+func (r *rollout) current() rolloutStep {
+	if int(r.Step) < len(r.steps) {
+		return r.steps[r.Step]
+	}
+	return rolloutStep{}
+}
+
+func (r *rollout) retry() string {
+	if r.Aborted == "" {
+		return "it was not aborted"
+	}
+	r.Aborted, r.Analysis = "", nil
+	r.start()
+	return ""
+}
+
+func (r *rollout) resume() string {
+	if !r.Paused {
+		return "it is not paused by a person"
+	}
+	r.Paused = false
+	r.start()
+	return ""
+}
+
+func (r *rollout) skipAnalysis() string {
+	if over := r.over(); over != "" {
+		return over
+	}
+	if r.current().analysis == nil {
+		return "the step is not an analysis"
+	}
+	r.promoteStep()
+	return ""
+}
+
+// promote ends one wait. A step that measures has an own word to be skipped by, unless it waits for a person's verdict.
+func (r *rollout) promote() string {
+	if over := r.over(); over != "" {
+		return over
+	}
+	if r.Paused {
+		return r.resume()
+	}
+	switch step := r.current(); {
+	case step.analysis != nil && !slices.ContainsFunc(r.Analysis, undecided):
+		return "it measures; to go on all the same, annotate it with " + v1alpha1.VerbSkipAnalysis
+	case step.weight != nil && r.absent(int(r.Wave)) == "":
+		return fmt.Sprintf("nothing waits for a person: %d %% is being programmed", r.Weight)
+	}
+	r.promoteStep()
+	return ""
+}
+
+func (r *rollout) promoteStep() {
+	if r.Promoted == "" {
+		r.Promoted = v1alpha1.PromotedStep
+	}
+}
+
+func (r *rollout) promoteFully() string {
+	if over := r.over(); over != "" {
+		return over
+	}
+	r.Paused, r.Promoted = false, v1alpha1.PromotedFull
+	return ""
+}
+
+func (r *rollout) pause() string {
+	if over := r.over(); over != "" {
+		return over
+	}
+	r.Paused = true
+	return ""
+}
+
+func (r *rollout) abortNow() string {
+	if r.Aborted != "" {
+		return "it was aborted"
+	}
+	r.Aborted = "by a person"
+	return ""
+}
+
+// promotionAfter is what is left of a promotion when one wait has ended.
+func promotionAfter(p v1alpha1.RolloutPromotion) v1alpha1.RolloutPromotion {
+	if p == v1alpha1.PromotedFull {
+		return p
+	}
+	return ""
+}
