@@ -52,6 +52,8 @@ const (
 	mayRead rights = iota
 	// mayOverride is TrafficOverrides too.
 	mayOverride
+	// mayRollout is annotations of TrafficRollouts too.
+	mayRollout
 )
 
 // connection is how a command comes to its hub.
@@ -126,7 +128,7 @@ func (a *access) user(config clientcmd.ClientConfig) string {
 }
 
 // guarded lets through what cannot change anything: reads, writes of which the API server is told that they are to be tried
-// only, and the question who asks; and TrafficOverrides for who may. Whatever else this program might come to do by mistake
+// only, and the question who asks; and TrafficOverrides, or what TrafficRollouts are told, for who may. Whatever else this program might come to do by mistake
 // ends here.
 type guarded struct {
 	next http.RoundTripper
@@ -138,7 +140,8 @@ func (g guarded) RoundTrip(req *http.Request) (*http.Response, error) {
 	reads := req.Method == http.MethodGet || req.Method == http.MethodHead
 	tries := slices.Equal(req.URL.Query()["dryRun"], []string{"All"})
 	asks := req.Method == http.MethodPost && strings.HasSuffix(req.URL.Path, whoAmI)
-	if reads || tries || asks || g.may == mayOverride && isOverride(req.URL.Path) {
+	says := g.may == mayRollout && req.Method == http.MethodPatch && isRollout(req.URL.Path)
+	if reads || tries || asks || says || g.may == mayOverride && isOverride(req.URL.Path) {
 		return g.next.RoundTrip(req)
 	}
 	return nil, fmt.Errorf("refused to send %s %s: this command does not change that", req.Method, req.URL.Path)
@@ -153,6 +156,13 @@ const (
 func isOverride(path string) bool {
 	_, name, found := strings.Cut(path, overridesPath)
 	return found && (name == "" || strings.HasPrefix(name, "/") && strings.Count(name, "/") == 1 && name != "/")
+}
+
+// isRollout tells whether a path is of one TrafficRollout; not of its status.
+func isRollout(path string) bool {
+	_, rest, found := strings.Cut(path, "/apis/isthmus.dev/v1alpha1/namespaces/")
+	parts := strings.Split(rest, "/")
+	return found && len(parts) == 3 && parts[1] == "trafficrollouts" && parts[0] != "" && parts[2] != ""
 }
 
 // explain says what keeps the hub's objects from being read, and what to do.

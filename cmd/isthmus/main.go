@@ -76,7 +76,8 @@ It talks to the hub alone, as the kubeconfig says; it needs no way into any memb
 	})
 	root.CompletionOptions.HiddenDefaultCmd = true
 	access := addAccessFlags(root.PersistentFlags())
-	root.AddCommand(statusCommand(access, connect), whyCommand(access, connect), planCommand(access, connect), overridesCommand(access, connect))
+	root.AddCommand(statusCommand(access, connect), whyCommand(access, connect), planCommand(access, connect), overridesCommand(access, connect),
+		rolloutCommand(access, connect))
 	for _, w := range words {
 		root.AddCommand(w.sayCommand(access, connect))
 		if w.end != "" {

@@ -242,6 +242,11 @@ func TestNothingIsSentThatTheCommandMayNot(t *testing.T) {
 	overrides := []string{"POST " + overridesPath, "PUT " + one, "DELETE " + one, "DELETE /proxy" + one}
 	never := []string{"POST /a", "PUT /a", "PATCH /a?dryRun=", "DELETE /a", "PATCH /a?dryRun=All&dryRun=x", "PUT " + one + "/status", "DELETE " + one + "/",
 		"POST /apis/isthmus.dev/v1alpha1/trafficoverridesx", "DELETE " + whoAmI}
+	rollout := "/apis/isthmus.dev/v1alpha1/namespaces/shop/trafficrollouts/v2"
+	rollouts := []string{"PATCH " + rollout}
+	never = append(never, "DELETE "+rollout, "PUT "+rollout, "PATCH "+rollout+"/status", "PATCH /apis/isthmus.dev/v1alpha1/namespaces/shop/trafficrollouts/")
+	require.Equal(t, slices.Concat(always, rollouts), send(mayRollout, slices.Concat(always, overrides, rollouts, never)...))
+	require.Equal(t, always, send(mayOverride, slices.Concat(always, rollouts, never)...))
 	require.Equal(t, always, send(mayRead, slices.Concat(always, overrides, never)...))
 	require.Equal(t, slices.Concat(always, overrides), send(mayOverride, slices.Concat(always, overrides, never)...))
 }

@@ -120,13 +120,18 @@ func noRoute(ref v1alpha1.ObjectReference, records federation.Records) error {
 
 // spelledRoute reads NAMESPACE/NAME, or NAME where the namespace is given by its flag.
 func spelledRoute(a *access, text string) (federation.ServiceKey, error) {
+	return spelledName(a, text, takesRoute)
+}
+
+// spelledName reads NAMESPACE/NAME, or NAME where the namespace is given by its flag. takes says what is meant.
+func spelledName(a *access, text, takes string) (federation.ServiceKey, error) {
 	namespace, name, whole := strings.Cut(text, "/")
 	if !whole {
 		namespace, name = a.namespace, text
 	}
 	switch {
 	case namespace == "" || name == "" || strings.Contains(name, "/"):
-		return federation.ServiceKey{}, usageError("%q is not NAMESPACE/ROUTE", text)
+		return federation.ServiceKey{}, usageError("%q is not %s", text, takes)
 	case whole && a.namespace != "" && a.namespace != namespace:
 		return federation.ServiceKey{}, usageError("%s names its namespace, and --namespace %s another: give one of the two", text, a.namespace)
 	}
