@@ -78,9 +78,12 @@ func (c *counter) testEvent(e event) {
 	t := c.test(e)
 	switch e.Action {
 	case "run":
-		// A subtest's name begins with its parent's and a slash.
-		if i := strings.LastIndex(e.Test, "/"); i > 0 {
-			c.test(event{Package: e.Package, Test: e.Test[:i]}).subtest = true
+		// A subtest's name begins with its parent's and a slash, and may hold more of them.
+		for i := strings.LastIndex(e.Test, "/"); i > 0; i = strings.LastIndex(e.Test[:i], "/") {
+			if parent := c.tests[e.Package][e.Test[:i]]; parent != nil {
+				parent.subtest = true
+				break
+			}
 		}
 	case "pass", "fail", "skip":
 		t.action = e.Action

@@ -34,6 +34,10 @@ func TestCount(t *testing.T) {
 			events: []event{run("TestA"), run("TestA/x"), fail("TestA/x"), run("TestA/y"), pass("TestA/y"), fail("TestA"), fail("")},
 			want:   "1 passed, 1 failed",
 		},
+		"a slash in a subtest's name makes no parent": {
+			events: []event{run("TestA"), run("TestA/plan eks/shop"), pass("TestA/plan eks/shop"), pass("TestA"), pass("")},
+			want:   "1 passed, 0 failed",
+		},
 		"what a failed test said is shown": {
 			events: []event{run("TestA"), said("TestA", "=== RUN   TestA\n"), said("TestA", "    a_test.go:7: 3 is not 4\n"), fail("TestA"), fail("")},
 			want:   "0 passed, 1 failed",
