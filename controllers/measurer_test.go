@@ -8,6 +8,7 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -31,9 +32,9 @@ func queryDue(name, query string) federation.DueMeasurement {
 
 func TestAMeasurementIsMadeOnceAndHandedOverOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		asked := 0
+		var asked, woken atomic.Int64
 		answer := func(ctx context.Context, _, query string, _ time.Duration) (float64, string, error) {
-			asked++
+			asked.Add(1)
 			time.Sleep(time.Second)
 			switch query {
 			case "nothing":
@@ -43,8 +44,7 @@ func TestAMeasurementIsMadeOnceAndHandedOverOnce(t *testing.T) {
 			}
 			return 0.5, "p", nil
 		}
-		woken := 0
-		m := newMeasurer(answer, func(namespace, name string) { woken++ })
+		m := newMeasurer(answer, func(namespace, name string) { woken.Add(1) })
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error)
 		go func() { ended <- m.Start(ctx) }()
@@ -54,11 +54,11 @@ func TestAMeasurementIsMadeOnceAndHandedOverOnce(t *testing.T) {
 		m.start(rolloutV2, []federation.DueMeasurement{queryDue("a", "rate")})
 		require.Empty(t, m.look(key))
 		time.Sleep(2 * time.Second)
-		require.Equal(t, 1, asked, "it is under way already")
+		require.EqualValues(t, 1, asked.Load(), "it is under way already")
 		m.start(rolloutV2, []federation.DueMeasurement{queryDue("a", "rate"), queryDue("b", "nothing"), queryDue("c", "away")})
 		time.Sleep(2 * time.Second)
-		require.Equal(t, 3, asked, "what was measured of a has not been taken in yet")
-		require.Equal(t, 3, woken)
+		require.EqualValues(t, 3, asked.Load(), "what was measured of a has not been taken in yet")
+		require.EqualValues(t, 3, woken.Load())
 		measured := m.look(key)
 		require.Len(t, measured, 3)
 		for _, one := range measured {
