@@ -217,6 +217,7 @@ func TestAnAnalysisDecides(t *testing.T) {
 
 	status.Store(http.StatusPreconditionFailed)
 	a.sayTo(v1alpha1.VerbAbort, "1")
+	a.expectRollout(v1alpha1.RolloutDegraded, "by a person")
 	a.sayTo(v1alpha1.VerbRetry, "1")
 	a.expectRollout(v1alpha1.RolloutDegraded, "smoke: the web hook says no")
 	a.expectVersions("eks", map[string]int32{"eks/helloworld": 10000})

@@ -16,11 +16,13 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
 
 	"isthmus.dev/isthmus/api/v1alpha1"
+	"isthmus.dev/isthmus/federation"
 	"isthmus.dev/isthmus/test/lab/controlplane"
 	"isthmus.dev/isthmus/test/labtest"
 )
@@ -63,6 +65,7 @@ func canaryStory(t *testing.T) {
 	require.Equal(t, 100, browser.Count(100).ByServer["next"])
 
 	labtest.Scale(t, "eks", "helloworld-v2", 0)
+	expectProgrammed(t, "eks", "helloworld-v2", "eks", 0)
 	labtest.Version(t, "eks").ExpectSplit(t, 2000, "next", 0.1)
 	labtest.Scale(t, "eks", "helloworld-v2", 1)
 	sayTo(t, v1alpha1.VerbAbort, "1")
@@ -106,6 +109,25 @@ func expectNoNext(t *testing.T, r *labtest.Requester) {
 			return fmt.Errorf("not all by the old version: %s", c)
 		}
 		return nil
+	})
+}
+
+// expectProgrammed waits until a member has programmed this weight for a service in a cluster.
+func expectProgrammed(t *testing.T, member, service, cluster string, weight int32) {
+	t.Helper()
+	key := client.ObjectKey{Namespace: labtest.Sample, Name: federation.RoutePlanName("httproute", "helloworld", member)}
+	labtest.Eventually(t, func() error {
+		var plan v1alpha1.RoutePlan
+		if err := labtest.Cluster(t, "hub").Get(context.Background(), key, &plan); err != nil {
+			return err
+		}
+		for _, b := range plan.Status.Rules[0].Backends {
+			if b.Import == labtest.Sample+"/"+service && b.Cluster == cluster && b.Weight == weight &&
+				meta.IsStatusConditionTrue(plan.Status.Conditions, v1alpha1.PlanProgrammed) {
+				return nil
+			}
+		}
+		return fmt.Errorf("%s in %s has not %d in %s: %+v", service, cluster, weight, member, plan.Status)
 	})
 }
 
