@@ -266,13 +266,14 @@ func cmpPort(b gatewayv1.HTTPBackendRef, planned v1alpha1.PlannedBackend) any {
 	return *b.Port
 }
 
-// checkFailover: who does not serve takes nothing while anybody who serves could.
+// checkFailover: who does not serve takes nothing while anybody who serves could; who is drained takes nothing while anybody
+// who serves may, and has not its hold to wait for.
 func checkFailover(t require.TestingT, w world, planned v1alpha1.PlannedRule) {
 	type backend struct {
 		imp  string
 		port int32
 	}
-	idle, wrong := map[backend]bool{}, map[backend]string{}
+	idle, ready, wrong, blocked := map[backend]bool{}, map[backend]bool{}, map[backend]string{}, map[backend]string{}
 	for _, b := range planned.Backends {
 		if b.Cluster == "" || b.Import == "" {
 			continue
@@ -295,14 +296,19 @@ func checkFailover(t require.TestingT, w world, planned v1alpha1.PlannedRule) {
 		case slices.Contains(weightByOverride, b.Reason): // a person says so
 		case b.Reason == v1alpha1.WeightResolving || b.Reason == v1alpha1.WeightWithdrawing:
 			require.Zero(t, b.Weight, "%s gets weight before it is resolved or after it is withdrawn", b.Cluster)
+		case !serving && b.Weight > 0 && b.Reason == v1alpha1.WeightDrainBlocked:
+			blocked[key] = b.Cluster
 		case !serving && b.Weight > 0:
 			wrong[key] = b.Cluster
 		case serving:
-			idle[key] = true
+			idle[key], ready[key] = true, ready[key] || HealthOf(b).Percent > 0
 		}
 	}
 	for key, cluster := range wrong {
 		require.False(t, idle[key], "%s does not serve %s and takes traffic, while another does serve it", cluster, key.imp)
+	}
+	for key, cluster := range blocked {
+		require.False(t, ready[key], "%s is drained of %s and takes traffic, while another may take it", cluster, key.imp)
 	}
 }
 
