@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package federation
+
+import (
+	"fmt"
+	"slices"
+
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"isthmus.dev/isthmus/api/v1alpha1"
+)
+
+// maxRules is what an HTTPRoute holds (Gateway API, HTTPRouteSpec.rules).
+const maxRules = 16
+
+// RolloutChecks is what is needed to tell whether a rollout can run.
+type RolloutChecks struct {
+	Rollout *v1alpha1.TrafficRollout
+	// Route that it names; nil where there is none.
+	Route *gatewayv1.HTTPRoute
+	// Rollouts of the namespace.
+	Rollouts []*v1alpha1.TrafficRollout
+	// Exporters of the imports that exist.
+	Exporters map[ServiceKey][]string
+}
+
+// RolloutStanding is how a rollout and its route stand to each other.
+type RolloutStanding struct {
+	// Refused is why the rollout cannot run; empty where it can.
+	Refused string
+	// Adopted is whether the route itself names the new side, and the old one no more.
+	Adopted bool
+	// Idle is whether the rollout lies over nothing, so that nothing changes when it goes.
+	Idle bool
+}
+
+// Standing says whether a rollout can run:
+//
+//	route              | old side in it | new side in it | says
+//	absent             |                |                | refused
+//	there              | no             | yes            | adopted
+//	another rollout's  |                |                | refused: the older holds
+//	there              | no             | no             | refused
+//	there              | yes            | yes            | refused: the route splits them itself
+//	there              | yes            | no             | runs, once the new side is exported
+//
+// Of a move the old side is in the route while its cluster exports the import, and the new one when it does no more.
+func (c RolloutChecks) Standing() RolloutStanding {
+	from, to := sidesOf(c.Rollout.Spec)
+	name := "HTTPRoute " + c.Rollout.Spec.Route.Name
+	idle := func(format string, args ...any) RolloutStanding {
+		return RolloutStanding{Refused: fmt.Sprintf(format, args...), Idle: true}
+	}
+	refused := func(format string, args ...any) RolloutStanding {
+		return RolloutStanding{Refused: fmt.Sprintf(format, args...)}
+	}
+	if c.Route == nil {
+		return idle("there is no %s in namespace %s: name one", name, c.Rollout.Namespace)
+	}
+	old, next := c.uses(from), c.uses(to)
+	if from.Cluster != "" {
+		next = !slices.Contains(c.Exporters[ServiceKey{c.Rollout.Namespace, from.Name}], from.Cluster)
+		old = old && !next
+	}
+	first := RolloutInForce(c.Route, c.Rollouts)
+	key := ServiceKey{c.Rollout.Namespace, to.Name}
+	switch {
+	case retired(c.Rollout), next && !old:
+		return RolloutStanding{Adopted: true, Idle: true}
+	case first != nil && first.Name != c.Rollout.Name:
+		return idle("TrafficRollout %s is older and rolls out the same route: delete one of them", first.Name)
+	case c.Rollout.Spec.Route.Rule != nil && !HasRule(c.Route, string(*c.Rollout.Spec.Route.Rule)):
+		return idle("%s has no rule %s: name one that it has", name, *c.Rollout.Spec.Route.Rule)
+	case !old:
+		return idle("%s has neither ServiceImport %s nor %s among its backends: name the one that serves now", name, from.Name, to.Name)
+	case next:
+		return refused("%s names both %s and %s: leave its split to the rollout, and only %s in the route", name, from.Name, to.Name, from.Name)
+	case len(c.Exporters[key]) == 0:
+		return refused("no cluster exports %s: create a ServiceExport of that name next to its Service", key)
+	}
+	if rules := c.rules(); rules > maxRules {
+		return refused("with its headers and cookies %s would have %d rules, and an HTTPRoute holds %d: name one rule, or split the route", name, rules, maxRules)
+	}
+	return RolloutStanding{}
+}
+
+// rules that the route has when all those of the rollout are laid.
+func (c RolloutChecks) rules() int {
+	each := 0
+	if b := c.Rollout.Spec.BlueGreen; b != nil && len(b.PreviewMatch) > 0 {
+		each++
+	}
+	if s := c.Rollout.Spec.Canary; s != nil {
+		if slices.ContainsFunc(s.Steps, func(step v1alpha1.CanaryStep) bool { return step.SetHeaderRoute != nil }) {
+			each++
+		}
+		if s.Sticky != nil {
+			each++
+		}
+	}
+	from, _ := sidesOf(c.Rollout.Spec)
+	return len(c.Route.Spec.Rules) + each*len(c.rulesWith(from))
+}
+
+// uses tells whether the rules that are meant have a side among their backends.
+func (c RolloutChecks) uses(side v1alpha1.RolloutSide) bool { return len(c.rulesWith(side)) > 0 }
+
+func (c RolloutChecks) rulesWith(side v1alpha1.RolloutSide) []gatewayv1.HTTPRouteRule {
+	o := &overlay{TrafficRollout: c.Rollout, from: side}
+	var out []gatewayv1.HTTPRouteRule
+	for _, rule := range c.Route.Spec.Rules {
+		if slices.ContainsFunc(rule.BackendRefs, func(b gatewayv1.HTTPBackendRef) bool { return o.concerns(rule, b, c.Route.Namespace) }) {
+			out = append(out, rule)
+		}
+	}
+	return out
+}
