@@ -28,9 +28,12 @@ func ParseServiceKey(s string) ServiceKey {
 // String is namespace/name.
 func (k ServiceKey) String() string { return k.Namespace + "/" + k.Name }
 
+// compareKeys orders services as their names are read.
+func compareKeys(a, b ServiceKey) int { return strings.Compare(a.String(), b.String()) }
+
 // keysOf are the keys of a map by service, sorted.
 func keysOf[T any](m map[ServiceKey]T) []ServiceKey {
-	return slices.SortedFunc(maps.Keys(m), func(a, b ServiceKey) int { return strings.Compare(a.String(), b.String()) })
+	return slices.SortedFunc(maps.Keys(m), compareKeys)
 }
 
 // Export is one ServiceExport together with the Service that it exports.

@@ -65,7 +65,7 @@ func ImportsWith(route *gatewayv1.HTTPRoute, rollouts []*v1alpha1.TrafficRollout
 				keys = append(keys, key)
 			}
 		}
-		slices.SortFunc(keys, func(a, b ServiceKey) int { return strings.Compare(a.String(), b.String()) })
+		slices.SortFunc(keys, compareKeys)
 	}
 	return keys
 }

@@ -112,15 +112,11 @@ func (r *rollout) begin() bool {
 	if r.ObservedGeneration == r.Rollout.Generation {
 		return false
 	}
-	handled := map[string]string{}
+	r.TrafficRolloutStatus = v1alpha1.TrafficRolloutStatus{ObservedGeneration: r.Rollout.Generation, Conditions: r.Conditions}
 	for _, v := range rolloutVerbs {
 		if value, said := r.Rollout.Annotations[v.name]; said {
-			handled[v.name] = value
+			r.handle(v.name, value)
 		}
-	}
-	r.TrafficRolloutStatus = v1alpha1.TrafficRolloutStatus{ObservedGeneration: r.Rollout.Generation, Conditions: r.Conditions, Handled: handled}
-	if len(handled) == 0 {
-		r.Handled = nil
 	}
 	r.start()
 	return false
@@ -138,7 +134,8 @@ func (r *rollout) abort() bool {
 	if r.Aborted == "" {
 		return false
 	}
-	r.Wave, r.Step, r.Weight, r.HeaderRoute, r.Mirror, r.Paused, r.Promoted, r.StepStarted = 0, 0, 0, nil, 0, false, "", nil
+	r.enter(0)
+	r.Paused, r.Promoted, r.StepStarted = false, "", nil
 	r.say(v1alpha1.RolloutDegraded, fmt.Sprintf("aborted, and everything is at %s: %s; to begin again, change the spec or annotate it with %s",
 		oldSide(r.Rollout.Spec), r.Aborted, v1alpha1.VerbRetry))
 	return true
@@ -148,8 +145,8 @@ func (r *rollout) retire() bool {
 	if !r.Standing.Adopted && !r.Retired {
 		return false
 	}
-	r.Retired, r.Aborted, r.Paused, r.Promoted = true, "", false, ""
-	r.Wave, r.Step, r.Weight, r.HeaderRoute, r.Mirror, r.StepStarted = int32(len(r.waves)), 0, 0, nil, 0, nil
+	r.enter(len(r.waves))
+	r.Retired, r.Aborted, r.Paused, r.Promoted, r.StepStarted = true, "", false, "", nil
 	if from, _ := sidesOf(r.Rollout.Spec); from.Cluster != "" {
 		r.say(v1alpha1.RolloutHealthy, fmt.Sprintf("%s exports %s no more: this rollout can be deleted", from.Cluster, from.Name))
 		return true
@@ -195,12 +192,17 @@ func (r *rollout) walk() bool {
 		if !r.held(wave) {
 			return true
 		}
-		r.Wave, r.Step, r.Weight, r.HeaderRoute, r.Mirror = r.Wave+1, 0, 0, nil, 0
+		r.enter(int(r.Wave) + 1)
 		r.start()
 	}
 	r.Promoted, r.StepStarted = "", nil
 	r.say(v1alpha1.RolloutHealthy, r.finished())
 	return true
+}
+
+// enter takes the rollout to a wave before its first step, at which nothing of it is at the new side.
+func (r *rollout) enter(wave int) {
+	r.Wave, r.Step, r.Weight, r.HeaderRoute, r.Mirror = int32(wave), 0, 0, nil, 0
 }
 
 // complete tells whether all waves are done.
@@ -225,7 +227,7 @@ func (r *rollout) finished() string {
 
 // held tells whether a wave whose steps are done has been well for as long as it has to be before the next one starts.
 func (r *rollout) held(wave rolloutWave) bool {
-	if r.Promoted == v1alpha1.PromotedFull || r.Promoted == v1alpha1.PromotedStep {
+	if r.promoted() {
 		r.Promoted = promotionAfter(r.Promoted)
 		return true
 	}
@@ -274,8 +276,16 @@ func (m RolloutMember) newSide(spec v1alpha1.TrafficRolloutSpec) string {
 
 // start begins a step or a wait.
 func (r *rollout) start() {
-	now := metav1.NewMicroTime(r.Now.Truncate(time.Microsecond))
-	r.StepStarted, r.Progressed = &now, &now
+	r.StepStarted = new(microTime(r.Now))
+	r.progressed(r.Now)
+}
+
+// progressed notes when there was progress.
+func (r *rollout) progressed(at time.Time) { r.Progressed = new(microTime(at)) }
+
+// microTime is a time as a status keeps it: read back from there, it is the same.
+func microTime(t time.Time) metav1.MicroTime {
+	return metav1.NewMicroTime(t.Truncate(time.Microsecond))
 }
 
 func (r *rollout) say(phase v1alpha1.RolloutPhase, message string) {
@@ -292,8 +302,7 @@ func (r *rollout) deadline() {
 		return
 	}
 	if r.was.Phase == v1alpha1.RolloutPaused || r.was.Phase == v1alpha1.RolloutPending {
-		now := metav1.NewMicroTime(r.Now.Truncate(time.Microsecond))
-		r.Progressed = &now
+		r.progressed(r.Now)
 	}
 	limit := defaultProgressDeadline
 	if d := r.Rollout.Spec.ProgressDeadline; d != nil {

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/expr-lang/expr"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"isthmus.dev/isthmus/api/v1alpha1"
 )
@@ -54,7 +53,7 @@ type Measured struct {
 // takeAnalysis measures, and tells whether all metrics have succeeded. One that failed aborts; one that cannot be decided or measured
 // waits for a person.
 func (r *rollout) takeAnalysis(a *v1alpha1.RolloutAnalysis, wave rolloutWave) bool {
-	if r.Promoted != "" {
+	if r.promoted() {
 		return true
 	}
 	r.measure(a, wave, r.Step)
@@ -91,7 +90,7 @@ func (r *rollout) decide(step int32) (underWay string, goesOn bool) {
 	case r.Aborted != "":
 		r.abort()
 		return "", false
-	case len(waits) > 0 && r.Promoted == "":
+	case len(waits) > 0 && !r.promoted():
 		r.say(v1alpha1.RolloutPaused, fmt.Sprintf("%s cannot be decided by what was measured: annotate it with %s to go on, or with %s to go back",
 			strings.Join(waits, ", "), v1alpha1.VerbPromote, v1alpha1.VerbAbort))
 		return "", false
@@ -136,11 +135,6 @@ func (r *rollout) measure(a *v1alpha1.RolloutAnalysis, wave rolloutWave, step in
 		}
 	}
 	r.Analysis = kept
-}
-
-func (r *rollout) progressed(at time.Time) {
-	now := metav1.NewMicroTime(at.Truncate(time.Microsecond))
-	r.Progressed = &now
 }
 
 func clustersMeasured(metric v1alpha1.RolloutMetric, wave rolloutWave) []string {
@@ -215,7 +209,7 @@ func (r *rollout) hasTraffic() bool {
 //	success condition     | Successful
 //	neither               | Inconclusive where both are given; else Successful, or Failed, as the one that is given does not hold
 func judge(metric v1alpha1.RolloutMetric, m Measured, traffic bool) v1alpha1.Measurement {
-	out := v1alpha1.Measurement{Time: metav1.NewMicroTime(m.Time.Truncate(time.Microsecond))}
+	out := v1alpha1.Measurement{Time: microTime(m.Time)}
 	switch {
 	case m.Error != "":
 		out.Phase, out.Message = v1alpha1.MeasurementError, m.Error

@@ -121,7 +121,7 @@ func (r *rollout) takeWeight(weight int32, wave rolloutWave) bool {
 		r.say(v1alpha1.RolloutProgressing, fmt.Sprintf("wave %s has no cluster: give a MemberCluster the labels, or the name, that it selects", wave.name))
 		return false
 	}
-	if absent := r.absent(int(r.Wave)); weight > 0 && absent != "" && r.Promoted == "" {
+	if absent := r.absent(int(r.Wave)); weight > 0 && absent != "" && !r.promoted() {
 		r.say(v1alpha1.RolloutProgressing, fmt.Sprintf("waits, at %d %%, for %s", r.Weight, absent))
 		return false
 	}
@@ -141,7 +141,7 @@ func (r *rollout) takeWeight(weight int32, wave rolloutWave) bool {
 
 // takePause waits.
 func (r *rollout) takePause(p rolloutPause) bool {
-	if r.Promoted != "" {
+	if r.promoted() {
 		return true
 	}
 	if p.forever {

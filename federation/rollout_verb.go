@@ -134,7 +134,7 @@ func (r *rollout) promote() string {
 }
 
 func (r *rollout) promoteStep() {
-	if r.Promoted == "" {
+	if !r.promoted() {
 		r.Promoted = v1alpha1.PromotedStep
 	}
 }
@@ -162,6 +162,9 @@ func (r *rollout) abortNow() string {
 	r.Aborted = "by a person"
 	return ""
 }
+
+// promoted tells whether a person's word ends the wait that is under way.
+func (r *rollout) promoted() bool { return r.Promoted != "" }
 
 // promotionAfter is what is left of a promotion when one wait has ended.
 func promotionAfter(p v1alpha1.RolloutPromotion) v1alpha1.RolloutPromotion {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -105,7 +104,7 @@ func ImportsOf(route *gatewayv1.HTTPRoute) []ServiceKey {
 			keys = append(keys, key)
 		}
 	}
-	slices.SortFunc(keys, func(a, b ServiceKey) int { return strings.Compare(a.String(), b.String()) })
+	slices.SortFunc(keys, compareKeys)
 	return keys
 }
 
