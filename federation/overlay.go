@@ -145,13 +145,10 @@ func (o *overlay) move(slots []slot, candidates []Candidate, sum uint64) {
 	to.planned.Reason, to.planned.Message, to.spare = v1alpha1.WeightByRollout, text, 0
 }
 
-// scaleOf is by what parts of a sum are multiplied, so that a percentage of a percentage of them is a whole number, and the
-// products of Apportion stay within 64 bits.
+// scaleOf is by what parts of a sum are multiplied, so that a percentage of a percentage of them is a whole number, or as near to
+// one as the products of Apportion can have it within 64 bits: a part in 1e9 of a weight of 1e6 in 10,000.
 func scaleOf(sum uint64) uint64 {
-	if sum <= TotalWeight {
-		return 100 * 100
-	}
-	return 1
+	return min(100*100, max(1, 1_000_000_000/max(1, sum)))
 }
 
 // switched tells whether the rollout is complete: everything that it moves is at the new side.
