@@ -27,12 +27,7 @@ func (d decision) beforeRead(m member) bool {
 // repeats tells whether its weights are what was last said. What a new process wishes for again is on its way only to
 // find that it is there; and while it has not read every member it knows less of the same weights than was known.
 func (d decision) repeats(said *v1alpha1.RoutePlan) bool {
-	sameBackend := func(a, b v1alpha1.PlannedBackend) bool {
-		return a.Import == b.Import && a.Port == b.Port && a.Cluster == b.Cluster && a.Weight == b.Weight
-	}
-	return slices.EqualFunc(said.Status.Rules, d.plan.Members[said.Status.Member].Rules, func(a, b v1alpha1.PlannedRule) bool {
-		return a.Name == b.Name && slices.EqualFunc(a.Backends, b.Backends, sameBackend)
-	})
+	return federation.SameWeights(said.Status.Rules, d.plan.Members[said.Status.Member].Rules)
 }
 
 // memory is what was last decided for each route. RoutePlans remember it over a restart; in one process they lag

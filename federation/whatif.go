@@ -149,7 +149,7 @@ func (s RouteSnapshot) settled() RoutePlan {
 		rested := plan.WakeAfter == 0
 		for i := range s.Members {
 			if planned := plan.Members[s.Members[i].Name]; planned.Object != nil {
-				rested = rested && sameWeights(s.Members[i].Last, planned.Rules)
+				rested = rested && SameWeights(s.Members[i].Last, planned.Rules)
 				s.Members[i].Last = planned.Rules
 			}
 		}
@@ -168,7 +168,8 @@ func (s RouteSnapshot) settled() RoutePlan {
 	return plan
 }
 
-func sameWeights(a, b []v1alpha1.PlannedRule) bool {
+// SameWeights tells whether two plans of a route give the same backends the same weights, whatever their reasons.
+func SameWeights(a, b []v1alpha1.PlannedRule) bool {
 	return slices.EqualFunc(a, b, func(a, b v1alpha1.PlannedRule) bool {
 		return a.Name == b.Name && slices.EqualFunc(a.Backends, b.Backends, func(a, b v1alpha1.PlannedBackend) bool {
 			return sameShare(a, b) && a.Weight == b.Weight
@@ -296,7 +297,7 @@ func (s Situation) Underway() []string {
 				}
 				return out
 			}
-			return len(m.Last) > 0 && !sameWeights(takes(m.Last), takes(plan.Members[m.Name].Rules))
+			return len(m.Last) > 0 && !SameWeights(takes(m.Last), takes(plan.Members[m.Name].Rules))
 		}) {
 			out = append(out, routeName(r))
 		}
@@ -316,7 +317,7 @@ func (s Situation) splitChanges(r RouteSnapshot, was, after RoutePlan) []SplitCh
 		}
 		for _, rule := range rulesOfBoth(was.Members[m.Name].Rules, after.Members[m.Name].Rules) {
 			from, to := lastRule(was.Members[m.Name].Rules, rule), lastRule(after.Members[m.Name].Rules, rule)
-			if sameWeights([]v1alpha1.PlannedRule{takers(from)}, []v1alpha1.PlannedRule{takers(to)}) {
+			if SameWeights([]v1alpha1.PlannedRule{takers(from)}, []v1alpha1.PlannedRule{takers(to)}) {
 				continue
 			}
 			change := SplitChange{Route: routeName(r), Rule: rule, Entered: []string{m.Name}, Backends: r.backendChanges(from, to)}
