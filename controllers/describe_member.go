@@ -182,16 +182,6 @@ func eastWestAddress(spec *v1alpha1.EastWestSpec, gateway *gatewayv1.Gateway) st
 	return ""
 }
 
-// parseAddress reads host:port as eastWestAddress writes it.
-func parseAddress(s string) federation.Address {
-	host, text, err := net.SplitHostPort(s)
-	port, convErr := strconv.ParseInt(text, 10, 32)
-	if err != nil || convErr != nil {
-		return federation.Address{}
-	}
-	return federation.Address{Host: host, Port: int32(port)}
-}
-
 // connectionConditions are Connected and Synced.
 func connectionConditions(m member, problem *metav1.Condition) (metav1.Condition, metav1.Condition) {
 	connected := metav1.Condition{Type: v1alpha1.MemberConnected, Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonConnecting,

@@ -106,7 +106,7 @@ func (g gatherer) member(mc *v1alpha1.MemberCluster) member {
 	m := member{object: mc, leaving: mc.DeletionTimestamp != nil, Member: federation.Member{
 		Name: mc.Name, Region: mc.Status.Region, Zone: mc.Status.Zone,
 		GatewayClassName: mc.Spec.GatewayClassName, TrustDomain: mc.Spec.TrustDomain,
-		EastWest: parseAddress(mc.Status.EastWestAddress)}}
+		EastWest: federation.ParseAddress(mc.Status.EastWestAddress)}}
 	if handle, ok := g.fleet.Member(mc.Name); ok {
 		state := handle.State()
 		m.handle = handle

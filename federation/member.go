@@ -61,6 +61,19 @@ func (a Address) String() string {
 	return a.Host + ":" + strconv.Itoa(int(a.Port))
 }
 
+// ParseAddress reads what Address.String writes; the zero value where it is anything else, such as an IPv6 address without brackets.
+func ParseAddress(s string) Address {
+	colon := strings.LastIndex(s, ":")
+	if colon < 0 {
+		return Address{}
+	}
+	port, err := strconv.ParseUint(s[colon+1:], 10, 16)
+	if a := (Address{Host: strings.Trim(s[:colon], "[]"), Port: int32(port)}); err == nil && port > 0 && a.String() == s {
+		return a
+	}
+	return Address{}
+}
+
 // sortedBy is a list in the order of names. Callers give sorted lists; a plan must not depend on their keeping to it.
 func sortedBy[T any](list []T, name func(T) string) []T {
 	byName := func(a, b T) int { return strings.Compare(name(a), name(b)) }

@@ -6,7 +6,6 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -101,7 +100,7 @@ func (r Records) members() []Member {
 			continue
 		}
 		m := Member{Name: mc.Name, Region: cmp.Or(mc.Spec.Region, mc.Status.Region), Zone: cmp.Or(mc.Spec.Zone, mc.Status.Zone),
-			GatewayClassName: mc.Spec.GatewayClassName, TrustDomain: mc.Spec.TrustDomain, EastWest: parseHostPort(mc.Status.EastWestAddress),
+			GatewayClassName: mc.Spec.GatewayClassName, TrustDomain: mc.Spec.TrustDomain, EastWest: ParseAddress(mc.Status.EastWestAddress),
 			Reachable: conditionTrue(mc.Status.Conditions, v1alpha1.MemberConnected), Synced: conditionTrue(mc.Status.Conditions, v1alpha1.MemberSynced)}
 		if given := mc.Spec.EastWest; given != nil {
 			m.EastWest = Address{given.Address, given.Port}
@@ -109,19 +108,6 @@ func (r Records) members() []Member {
 		out = append(out, m)
 	}
 	return sortedBy(out, func(m Member) string { return m.Name })
-}
-
-// parseHostPort reads what Address.String writes; the zero value where it is something else.
-func parseHostPort(s string) Address {
-	colon := strings.LastIndex(s, ":")
-	if colon < 0 {
-		return Address{}
-	}
-	port, err := strconv.ParseInt(s[colon+1:], 10, 32)
-	if err != nil {
-		return Address{}
-	}
-	return Address{Host: strings.Trim(s[:colon], "[]"), Port: int32(port)}
 }
 
 // recordBook is the records with what is made of them once.
