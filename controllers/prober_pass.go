@@ -16,6 +16,9 @@ type job struct {
 	state    federation.ProbeState
 	inForce  bool
 	took     time.Duration
+	// doubt is done once peers are to be asked beside the hub's own look; raise ends it.
+	doubt context.Context
+	raise context.CancelFunc
 	// peers to be asked, another one in each round, so that one bad link between two clusters does not speak for all.
 	peers []peerJob
 }
@@ -81,6 +84,8 @@ func (p *prober) pass(ctx context.Context, key federation.ServiceKey, cluster st
 	if !wanted {
 		return 0, false
 	}
+	j.doubt, j.raise = context.WithCancel(ctx)
+	defer j.raise()
 	began := p.clock.Now()
 	again := time.Duration(0)
 	for _, done := range p.begin(ctx, key, cluster, j) {
@@ -94,11 +99,10 @@ func (p *prober) pass(ctx context.Context, key federation.ServiceKey, cluster st
 
 // begin begins the rounds of a pass, and returns when the first has ended or all have begun.
 func (p *prober) begin(ctx context.Context, key federation.ServiceKey, cluster string, j job) []<-chan round {
-	doubt := make(chan struct{})
 	if j.state.Doubted() || j.state.Hub.Sight == federation.SeenIll || j.target.Direct == nil {
-		close(doubt)
+		j.raise()
 	}
-	rounds := []<-chan round{p.takeRound(ctx, j, 0, doubt)}
+	rounds := []<-chan round{p.takeRound(ctx, j, 0)}
 	for len(rounds) < j.rounds() {
 		late := p.clock.NewTimer(j.apart())
 		select {
@@ -112,11 +116,9 @@ func (p *prober) begin(ctx context.Context, key federation.ServiceKey, cluster s
 		case <-late.C():
 			if len(rounds) == 1 {
 				p.lookAround(key, cluster, j)
-				if !isClosed(doubt) {
-					close(doubt)
-				}
+				j.raise()
 			}
-			rounds = append(rounds, p.takeRound(ctx, j, len(rounds), doubt))
+			rounds = append(rounds, p.takeRound(ctx, j, len(rounds)))
 		}
 	}
 	return rounds
@@ -129,17 +131,8 @@ func held(r round) <-chan round {
 	return done
 }
 
-func isClosed(c <-chan struct{}) bool {
-	select {
-	case <-c:
-		return true
-	default:
-		return false
-	}
-}
-
-// takeRound takes the n-th round of a pass. A peer is asked when the hub's look has failed, or once doubt is closed.
-func (p *prober) takeRound(ctx context.Context, j job, n int, doubt <-chan struct{}) <-chan round {
+// takeRound takes the n-th round of a pass. A peer is asked when the hub's look has failed, or once doubt is done.
+func (p *prober) takeRound(ctx context.Context, j job, n int) <-chan round {
 	done, hub := make(chan round, 1), make(chan round, 1)
 	void := federation.Look{Result: federation.LookVoid}
 	if j.target.Direct != nil {
@@ -157,9 +150,9 @@ func (p *prober) takeRound(ctx context.Context, j job, n int, doubt <-chan struc
 		select {
 		case r = <-hub:
 			ended = true
-		case <-doubt:
+		case <-j.doubt.Done():
 		}
-		if r.asked = len(j.peers) > 0 && (!ended || isClosed(doubt) || r.bad()); r.asked {
+		if r.asked = len(j.peers) > 0 && (!ended || j.doubt.Err() != nil || r.bad()); r.asked {
 			peer = p.askPeer(ctx, j, j.peers[n%len(j.peers)])
 		}
 		if !ended {
