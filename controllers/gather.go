@@ -173,22 +173,30 @@ const (
 	indexGateway = "isthmus.gateway"
 )
 
-// indexHub adds the indexes by which routes are found.
+// indexHub adds the indexes by which routes, and the rollouts that lead routes to an import, are found.
 func indexHub(ctx context.Context, indexer client.FieldIndexer) error {
 	return errors.Join(
 		indexer.IndexField(ctx, &gatewayv1.HTTPRoute{}, indexImport, importsOf),
+		indexer.IndexField(ctx, &v1alpha1.TrafficRollout{}, indexImport, importsOf),
 		indexer.IndexField(ctx, &gatewayv1.HTTPRoute{}, indexGateway, func(o client.Object) []string {
 			return gatewaysOf(o.(*gatewayv1.HTTPRoute))
 		}))
 }
 
-// importsOf lists the imports that a route refers to, as namespace/name.
+// importsOf lists the imports that a route or a rollout refers to, as namespace/name.
 func importsOf(o client.Object) []string {
-	var keys []string
-	for _, key := range federation.ImportsOf(o.(*gatewayv1.HTTPRoute)) {
-		keys = append(keys, key.String())
+	var keys []federation.ServiceKey
+	switch typed := o.(type) {
+	case *gatewayv1.HTTPRoute:
+		keys = federation.ImportsOf(typed)
+	case *v1alpha1.TrafficRollout:
+		keys = federation.ImportsOfRollout(typed)
 	}
-	return keys
+	names := make([]string, 0, len(keys))
+	for _, key := range keys {
+		names = append(names, key.String())
+	}
+	return names
 }
 
 // gatewaysOf lists the Gateways that a route's parentRefs name, as namespace/name.
@@ -218,11 +226,11 @@ func routesOfImport(ctx context.Context, hub client.Reader, key federation.Servi
 	if err := hub.List(ctx, &routes, client.MatchingFields{indexImport: key.String()}); err != nil {
 		return nil, err
 	}
-	rollouts, err := rolloutsOf(ctx, hub, key.Namespace)
-	for _, r := range rollouts {
+	var rollouts v1alpha1.TrafficRolloutList
+	err := hub.List(ctx, &rollouts, client.MatchingFields{indexImport: key.String()})
+	for _, r := range rollouts.Items {
 		name := types.NamespacedName{Namespace: r.Namespace, Name: r.Spec.Route.Name}
-		if !slices.Contains(federation.ImportsOfRollout(r), key) ||
-			slices.ContainsFunc(routes.Items, func(have gatewayv1.HTTPRoute) bool { return client.ObjectKeyFromObject(&have) == name }) {
+		if slices.ContainsFunc(routes.Items, func(have gatewayv1.HTTPRoute) bool { return client.ObjectKeyFromObject(&have) == name }) {
 			continue
 		}
 		var route gatewayv1.HTTPRoute

@@ -42,6 +42,7 @@ func newHousehold(hub ...client.Object) *household {
 	h.hub = fake.NewClientBuilder().WithScheme(h.scheme).WithObjects(hub...).
 		WithStatusSubresource(&v1alpha1.MemberCluster{}).
 		WithIndex(&gatewayv1.HTTPRoute{}, indexImport, importsOf).
+		WithIndex(&v1alpha1.TrafficRollout{}, indexImport, importsOf).
 		WithInterceptorFuncs(h.counting()).Build()
 	h.fleet = fleetfake.New(h.scheme, fleet.Handlers{})
 	h.gather = gatherer{hub: h.hub, fleet: h.fleet, endpoints: newEndpoints(), decided: newMemory()}
