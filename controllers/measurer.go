@@ -3,25 +3,24 @@
 package controllers
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
 	"sync"
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
 
 	"isthmus.dev/isthmus/api/v1alpha1"
+	"isthmus.dev/isthmus/controllers/hook"
 	"isthmus.dev/isthmus/controllers/prometheus"
 	"isthmus.dev/isthmus/controllers/silence"
 	"isthmus.dev/isthmus/federation"
 )
 
 const (
-	// measureTimeout bounds one measurement.
+	// measureTimeout bounds one question to a Prometheus.
 	measureTimeout = 10 * time.Second
 	// measuredAtOnce bounds the measurements under way, of all rollouts.
 	measuredAtOnce = 32
@@ -98,8 +97,8 @@ func (m *measurer) run(ctx context.Context, key measureKey, due federation.DueMe
 		return
 	}
 	out := federation.Measured{Name: key.name, Cluster: key.cluster, Step: key.step}
-	if hook := due.Metric.Provider.Webhook; hook != nil {
-		out.Passed, out.Error = askHook(ctx, hook.URL, body)
+	if webhook := due.Metric.Provider.Webhook; webhook != nil {
+		out.Passed, out.Error = askHook(ctx, webhook.URL, body)
 		out.Answered = out.Error == ""
 	} else {
 		value, _, err := m.value(ctx, due.Cluster, due.Query, measureTimeout)
@@ -145,27 +144,16 @@ func standing(r *v1alpha1.TrafficRollout, due federation.DueMeasurement) []byte 
 
 // askHook posts to a web hook, and reads whether it says yes, or why it says nothing.
 func askHook(ctx context.Context, url string, body []byte) (passed bool, problem string) {
-	ctx, cancel := context.WithTimeout(ctx, measureTimeout)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
-	if err != nil {
-		return false, "its url is no address: correct it"
-	}
-	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("User-Agent", "isthmus")
-	// A transport of its own, without the credentials and trust of others; redirects are answers like any other.
-	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true, MaxResponseHeaderBytes: 1 << 16}
-	resp, err := (&http.Client{Transport: transport,
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}).Do(req)
-	if err != nil {
-		return false, "the web hook cannot be reached: " + silence.Why(ctx, err)
-	}
-	_ = resp.Body.Close()
+	answer, err := hook.Post(ctx, hook.Request{URL: url, Body: body, ContentType: "application/json"})
 	switch {
-	case resp.StatusCode >= 200 && resp.StatusCode <= 299:
+	case errors.Is(err, hook.ErrAddress):
+		return false, err.Error()
+	case err != nil:
+		return false, "the web hook cannot be reached: " + silence.Why(ctx, err)
+	case answer.Code >= 200 && answer.Code <= 299:
 		return true, ""
-	case resp.StatusCode >= 400 && resp.StatusCode <= 499:
+	case answer.Code >= 400 && answer.Code <= 499:
 		return false, ""
 	}
-	return false, fmt.Sprintf("the web hook answers %d: 200 to 299 is yes, 400 to 499 no", resp.StatusCode)
+	return false, fmt.Sprintf("the web hook answers %d: 200 to 299 is yes, 400 to 499 no", answer.Code)
 }
