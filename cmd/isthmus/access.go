@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -27,16 +28,19 @@ import (
 	mcsv1beta1 "sigs.k8s.io/mcs-api/pkg/apis/v1beta1"
 
 	"isthmus.dev/isthmus/api/v1alpha1"
+	"isthmus.dev/isthmus/federation"
 )
 
 // access is how the hub is reached: the flags that people know from kubectl.
 type access struct {
+	// dial is how a command comes to its hub.
+	dial                           connection
 	kubeconfig, context, namespace string
 	timeout                        time.Duration
 }
 
-func addAccessFlags(flags *pflag.FlagSet) *access {
-	a := &access{}
+func addAccessFlags(flags *pflag.FlagSet, dial connection) *access {
+	a := &access{dial: dial}
 	flags.StringVar(&a.kubeconfig, "kubeconfig", "", "the kubeconfig (default: as kubectl finds it)")
 	flags.StringVar(&a.context, "context", "", "its context that leads to the hub (default: its current one)")
 	flags.StringVarP(&a.namespace, "namespace", "n", "", "tell only of this namespace of the hub (default: of all)")
@@ -105,6 +109,33 @@ func (a *access) connect(may rights) (*hub, error) {
 	// A field that was mistyped, or that an older hub lacks, would be dropped without a word.
 	h.Client = client.WithFieldValidation(c, metav1.FieldValidationStrict)
 	return h, nil
+}
+
+// onHub does something with the hub, with these rights and within the time that the hub may take in all.
+func (a *access) onHub(cmd *cobra.Command, may rights, do func(context.Context, *hub) error) error {
+	h, err := a.dial(a, may)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(cmd.Context(), a.timeout)
+	defer cancel()
+	return do(ctx, h)
+}
+
+// onRecords does something with what the hub says: all, or only lists of these names.
+func (a *access) onRecords(cmd *cobra.Command, may rights, only []string, do func(context.Context, *hub, federation.Records) error) error {
+	return a.onHub(cmd, may, func(ctx context.Context, h *hub) error {
+		records, err := h.records(ctx, cmd.ErrOrStderr(), only...)
+		if err != nil {
+			return err
+		}
+		return do(ctx, h, records)
+	})
+}
+
+// tellOf is onRecords for who only tells of what they say.
+func (a *access) tellOf(cmd *cobra.Command, tell func(federation.Records) error, only ...string) error {
+	return a.onRecords(cmd, mayRead, only, func(_ context.Context, _ *hub, records federation.Records) error { return tell(records) })
 }
 
 func newScheme() *runtime.Scheme {

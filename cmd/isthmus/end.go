@@ -18,20 +18,20 @@ import (
 	"isthmus.dev/isthmus/federation"
 )
 
-func (w word) endCommand(a *access, connect connection) *cobra.Command {
+func (w word) endCommand(a *access) *cobra.Command {
 	dryRun := false
 	cmd := &cobra.Command{Use: strings.TrimSpace(w.end + " " + w.takes), Short: w.endShort, Args: w.args,
 		Long: w.endShort + `: delete the TrafficOverride that isthmus ` + w.say + ` made. Policies and health decide again at once.
 
 One that was made otherwise is named, with the command that deletes it, and left alone: it may be under the care of another tool.`}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		return w.runEnd(cmd, a, dryRun, strings.Join(args, ""), connect)
+		return w.runEnd(cmd, a, dryRun, strings.Join(args, ""))
 	}
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "tell what would move, and change nothing")
 	return cmd
 }
 
-func (w word) runEnd(cmd *cobra.Command, a *access, dryRun bool, name string, connect connection) error {
+func (w word) runEnd(cmd *cobra.Command, a *access, dryRun bool, name string) error {
 	spec, err := w.spelled(a, name)
 	if err != nil {
 		return err
@@ -40,27 +40,19 @@ func (w word) runEnd(cmd *cobra.Command, a *access, dryRun bool, name string, co
 	if dryRun {
 		may, reads = mayRead, nil
 	}
-	h, err := connect(a, may)
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(cmd.Context(), a.timeout)
-	defer cancel()
-	records, err := h.records(ctx, cmd.ErrOrStderr(), reads...)
-	if err != nil {
-		return err
-	}
-	out := cmd.OutOrStdout()
-	ended, err := w.ended(ctx, out, h, spec, dryRun)
-	if err != nil {
-		return err
-	}
-	left := records
-	left.Overrides = slices.DeleteFunc(slices.Clone(records.Overrides), func(o v1alpha1.TrafficOverride) bool { return ended && o.Name == overrideName(spec) })
-	if dryRun && ended {
-		return foretell(out, records, left.Overrides, "TrafficOverride "+overrideName(spec)+" is ended", w.remaining(spec, left))
-	}
-	return w.sayRemaining(out, name, spec, ended, left)
+	return a.onRecords(cmd, may, reads, func(ctx context.Context, h *hub, records federation.Records) error {
+		out := cmd.OutOrStdout()
+		ended, err := w.ended(ctx, out, h, spec, dryRun)
+		if err != nil {
+			return err
+		}
+		left := records
+		left.Overrides = slices.DeleteFunc(slices.Clone(records.Overrides), func(o v1alpha1.TrafficOverride) bool { return ended && o.Name == overrideName(spec) })
+		if dryRun && ended {
+			return foretell(out, records, left.Overrides, "TrafficOverride "+overrideName(spec)+" is ended", w.remaining(spec, left))
+		}
+		return w.sayRemaining(out, name, spec, ended, left)
+	})
 }
 
 // ended deletes the override of that name, and tells whether there was one.

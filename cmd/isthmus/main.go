@@ -75,13 +75,12 @@ It talks to the hub alone, as the kubeconfig says; it needs no way into any memb
 		return usageError("%w: see %s --help", err, cmd.CommandPath())
 	})
 	root.CompletionOptions.HiddenDefaultCmd = true
-	access := addAccessFlags(root.PersistentFlags())
-	root.AddCommand(statusCommand(access, connect), whyCommand(access, connect), planCommand(access, connect), overridesCommand(access, connect),
-		rolloutCommand(access, connect))
+	access := addAccessFlags(root.PersistentFlags(), connect)
+	root.AddCommand(statusCommand(access), whyCommand(access), planCommand(access), overridesCommand(access), rolloutCommand(access))
 	for _, w := range words {
-		root.AddCommand(w.sayCommand(access, connect))
+		root.AddCommand(w.sayCommand(access))
 		if w.end != "" {
-			root.AddCommand(w.endCommand(access, connect))
+			root.AddCommand(w.endCommand(access))
 		}
 	}
 	return root

@@ -4,7 +4,6 @@ package main
 
 import (
 	"cmp"
-	"context"
 	"fmt"
 	"io"
 	"slices"
@@ -20,7 +19,7 @@ import (
 	"isthmus.dev/isthmus/federation"
 )
 
-func overridesCommand(a *access, connect connection) *cobra.Command {
+func overridesCommand(a *access) *cobra.Command {
 	return &cobra.Command{
 		Use:   "overrides",
 		Short: "List what people have said: who, why, until when, and whether it is in force",
@@ -29,17 +28,9 @@ func overridesCommand(a *access, connect connection) *cobra.Command {
 These are all TrafficOverrides of the hub, made by this command or otherwise; also those that have expired, which do nothing.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			h, err := connect(a, mayRead)
-			if err != nil {
-				return err
-			}
-			ctx, cancel := context.WithTimeout(cmd.Context(), a.timeout)
-			defer cancel()
-			records, err := h.records(ctx, cmd.ErrOrStderr(), "TrafficOverrides")
-			if err != nil {
-				return err
-			}
-			return listOverrides(cmd.OutOrStdout(), records.Overrides, records.Now)
+			return a.tellOf(cmd, func(records federation.Records) error {
+				return listOverrides(cmd.OutOrStdout(), records.Overrides, records.Now)
+			}, "TrafficOverrides")
 		},
 	}
 }

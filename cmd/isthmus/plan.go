@@ -26,7 +26,7 @@ type planFlags struct {
 	maxSuspected       int
 }
 
-func planCommand(a *access, connect connection) *cobra.Command {
+func planCommand(a *access) *cobra.Command {
 	var f planFlags
 	cmd := &cobra.Command{
 		Use:   "plan",
@@ -48,7 +48,7 @@ A cluster that is lost answers nobody any more; a service that is lost there has
 			}
 			return nil
 		},
-		RunE: func(cmd *cobra.Command, _ []string) error { return runPlan(cmd, a, f, connect) },
+		RunE: func(cmd *cobra.Command, _ []string) error { return runPlan(cmd, a, f) },
 	}
 	flags := cmd.Flags()
 	flags.StringArrayVar(&f.lose, "lose", nil, "suppose that this is lost: CLUSTER or CLUSTER/NAMESPACE/SERVICE; may be repeated")
@@ -61,7 +61,7 @@ A cluster that is lost answers nobody any more; a service that is lost there has
 	return cmd
 }
 
-func runPlan(cmd *cobra.Command, a *access, f planFlags, connect connection) error {
+func runPlan(cmd *cobra.Command, a *access, f planFlags) error {
 	if err := f.check(a); err != nil {
 		return err
 	}
@@ -69,26 +69,18 @@ func runPlan(cmd *cobra.Command, a *access, f planFlags, connect connection) err
 	if err != nil {
 		return err
 	}
-	h, err := connect(a, mayRead)
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(cmd.Context(), a.timeout)
-	defer cancel()
-	records, err := h.records(ctx, cmd.ErrOrStderr())
-	if err != nil {
-		return err
-	}
-	told, err := f.suppose(ctx, h, records, objects)
-	if err != nil {
-		return err
-	}
-	namespace, route := a.namespace, f.route
-	if ns, name, whole := strings.Cut(f.route, "/"); whole {
-		namespace, route = ns, name
-	}
-	told.Consequences = told.Of(namespace, route)
-	return told.tell(cmd.OutOrStdout(), f.output)
+	return a.onRecords(cmd, mayRead, nil, func(ctx context.Context, h *hub, records federation.Records) error {
+		told, err := f.suppose(ctx, h, records, objects)
+		if err != nil {
+			return err
+		}
+		namespace, route := a.namespace, f.route
+		if ns, name, whole := strings.Cut(f.route, "/"); whole {
+			namespace, route = ns, name
+		}
+		told.Consequences = told.Of(namespace, route)
+		return told.tell(cmd.OutOrStdout(), f.output)
+	})
 }
 
 // tell prints the answer, and ends with the exit code that goes with it.

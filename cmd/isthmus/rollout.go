@@ -20,6 +20,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"isthmus.dev/isthmus/api/v1alpha1"
+	"isthmus.dev/isthmus/federation"
 )
 
 // rolloutVerbs are the words that a TrafficRollout hears.
@@ -35,7 +36,7 @@ var rolloutVerbs = []struct{ name, annotation, short string }{
 
 const takesRollout = "NAMESPACE/ROLLOUT"
 
-func rolloutCommand(a *access, connect connection) *cobra.Command {
+func rolloutCommand(a *access) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "rollout",
 		Short: "List rollouts, and send them on or back",
@@ -52,17 +53,9 @@ A verb is an annotation with a new value; GitOps tools leave it alone. One that 
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			h, err := connect(a, mayRead)
-			if err != nil {
-				return err
-			}
-			ctx, cancel := context.WithTimeout(cmd.Context(), a.timeout)
-			defer cancel()
-			records, err := h.records(ctx, cmd.ErrOrStderr(), "TrafficRollouts")
-			if err != nil {
-				return err
-			}
-			return listRollouts(cmd.OutOrStdout(), records.Rollouts, a.namespace)
+			return a.tellOf(cmd, func(records federation.Records) error {
+				return listRollouts(cmd.OutOrStdout(), records.Rollouts, a.namespace)
+			}, "TrafficRollouts")
 		},
 	}
 	for _, verb := range rolloutVerbs {
@@ -75,7 +68,7 @@ A verb is an annotation with a new value; GitOps tools leave it alone. One that 
 				return nil
 			},
 			RunE: func(cmd *cobra.Command, args []string) error {
-				return sayToRollout(cmd, a, connect, args[0], verb.annotation)
+				return sayToRollout(cmd, a, args[0], verb.annotation)
 			},
 		})
 	}
@@ -105,17 +98,17 @@ func listRollouts(out io.Writer, rollouts []v1alpha1.TrafficRollout, namespace s
 	return w.Flush()
 }
 
-func sayToRollout(cmd *cobra.Command, a *access, connect connection, name, annotation string) error {
+func sayToRollout(cmd *cobra.Command, a *access, name, annotation string) error {
 	key, err := spelledName(a, name, takesRollout)
 	if err != nil {
 		return err
 	}
-	h, err := connect(a, mayRollout)
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(cmd.Context(), a.timeout)
-	defer cancel()
+	return a.onHub(cmd, mayRollout, func(ctx context.Context, h *hub) error {
+		return h.sayToRollout(ctx, cmd.OutOrStdout(), key, annotation)
+	})
+}
+
+func (h *hub) sayToRollout(ctx context.Context, out io.Writer, key federation.ServiceKey, annotation string) error {
 	rollout := &v1alpha1.TrafficRollout{ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name}}
 	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": map[string]string{annotation: h.now().UTC().Format(time.RFC3339Nano)}}})
 	if err != nil {
@@ -131,7 +124,7 @@ func sayToRollout(cmd *cobra.Command, a *access, connect connection, name, annot
 		return h.explain(err, "TrafficRollouts")
 	}
 	_, verb, _ := strings.Cut(annotation, "/")
-	fmt.Fprintf(cmd.OutOrStdout(), "Said %s to TrafficRollout %s, which was %s. isthmus rollout tells where it stands now.\n", verb, key,
+	fmt.Fprintf(out, "Said %s to TrafficRollout %s, which was %s. isthmus rollout tells where it stands now.\n", verb, key,
 		cmp.Or(string(rollout.Status.Phase), "not looked at yet"))
 	return nil
 }

@@ -31,7 +31,7 @@ type sayFlags struct {
 	forGiven, graced bool
 }
 
-func (w word) sayCommand(a *access, connect connection) *cobra.Command {
+func (w word) sayCommand(a *access) *cobra.Command {
 	var f sayFlags
 	cmd := &cobra.Command{Use: strings.TrimSpace(w.say + " " + w.takes), Short: w.short, Long: w.long, Args: w.args}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -39,7 +39,7 @@ func (w word) sayCommand(a *access, connect connection) *cobra.Command {
 		if err := f.check(); err != nil {
 			return err
 		}
-		return w.runSay(cmd, a, f, strings.Join(args, ""), connect)
+		return w.runSay(cmd, a, f, strings.Join(args, ""))
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&f.reason, "reason", w.reason, "why, in words for whoever is on call")
@@ -98,7 +98,7 @@ func (f sayFlags) fill(spec *v1alpha1.TrafficOverrideSpec, author string, now ti
 	}
 }
 
-func (w word) runSay(cmd *cobra.Command, a *access, f sayFlags, name string, connect connection) error {
+func (w word) runSay(cmd *cobra.Command, a *access, f sayFlags, name string) error {
 	spec, err := w.spelled(a, name)
 	if err != nil {
 		return err
@@ -107,33 +107,25 @@ func (w word) runSay(cmd *cobra.Command, a *access, f sayFlags, name string, con
 	if f.dryRun {
 		may, reads = mayRead, nil
 	}
-	h, err := connect(a, may)
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(cmd.Context(), a.timeout)
-	defer cancel()
-	records, err := h.records(ctx, cmd.ErrOrStderr(), reads...)
-	if err != nil {
-		return err
-	}
-	if err := w.there(name, spec, records); err != nil {
-		return err
-	}
-	author, err := h.author(ctx)
-	if err != nil {
-		return err
-	}
-	f.fill(&spec, author, h.now())
-	o := &v1alpha1.TrafficOverride{ObjectMeta: metav1.ObjectMeta{Name: overrideName(spec)}, Spec: spec}
-	if f.dryRun {
-		return w.trySay(ctx, cmd.OutOrStdout(), h, records, o)
-	}
-	name, err = w.put(ctx, cmd.OutOrStdout(), h, records, o, f.replace)
-	if err != nil || !f.wait {
-		return err
-	}
-	return h.awaitDrained(cmd.Context(), cmd.OutOrStdout(), name, f.timeout)
+	return a.onRecords(cmd, may, reads, func(ctx context.Context, h *hub, records federation.Records) error {
+		if err := w.there(name, spec, records); err != nil {
+			return err
+		}
+		author, err := h.author(ctx)
+		if err != nil {
+			return err
+		}
+		f.fill(&spec, author, h.now())
+		o := &v1alpha1.TrafficOverride{ObjectMeta: metav1.ObjectMeta{Name: overrideName(spec)}, Spec: spec}
+		if f.dryRun {
+			return w.trySay(ctx, cmd.OutOrStdout(), h, records, o)
+		}
+		said, err := w.put(ctx, cmd.OutOrStdout(), h, records, o, f.replace)
+		if err != nil || !f.wait {
+			return err
+		}
+		return h.awaitDrained(cmd.Context(), cmd.OutOrStdout(), said, f.timeout)
+	})
 }
 
 // author is who asks, as the API server knows them, since a kubeconfig may name anybody.

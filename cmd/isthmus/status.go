@@ -25,7 +25,7 @@ import (
 	"isthmus.dev/isthmus/federation"
 )
 
-func statusCommand(a *access, connect connection) *cobra.Command {
+func statusCommand(a *access) *cobra.Command {
 	return &cobra.Command{
 		Use:   "status",
 		Short: "Say on one screen what is not as intended, and why",
@@ -35,23 +35,15 @@ traffic is not where it was meant to be, and what people have overridden. A line
 It ends with 0 where everything is as intended, and with 3 where something is not.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			h, err := connect(a, mayRead)
-			if err != nil {
-				return err
-			}
-			ctx, cancel := context.WithTimeout(cmd.Context(), a.timeout)
-			defer cancel()
-			records, err := h.records(ctx, cmd.ErrOrStderr())
-			if err != nil {
-				return err
-			}
-			s := &screen{records: records, namespace: a.namespace}
-			s.controller(h.lease(ctx))
-			s.members()
-			s.gateways()
-			s.routes()
-			s.overrides()
-			return s.show(cmd.OutOrStdout())
+			return a.onRecords(cmd, mayRead, nil, func(ctx context.Context, h *hub, records federation.Records) error {
+				s := &screen{records: records, namespace: a.namespace}
+				s.controller(h.lease(ctx))
+				s.members()
+				s.gateways()
+				s.routes()
+				s.overrides()
+				return s.show(cmd.OutOrStdout())
+			})
 		},
 	}
 }

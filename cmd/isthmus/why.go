@@ -4,7 +4,6 @@ package main
 
 import (
 	"cmp"
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -21,7 +20,7 @@ import (
 	"isthmus.dev/isthmus/federation"
 )
 
-func whyCommand(a *access, connect connection) *cobra.Command {
+func whyCommand(a *access) *cobra.Command {
 	return &cobra.Command{
 		Use:   "why NAMESPACE/ROUTE",
 		Short: "Say why a route's traffic goes where it goes",
@@ -40,17 +39,7 @@ of each cluster, with the verdict on the service there, the reason of the share,
 			if err != nil {
 				return err
 			}
-			h, err := connect(a, mayRead)
-			if err != nil {
-				return err
-			}
-			ctx, cancel := context.WithTimeout(cmd.Context(), a.timeout)
-			defer cancel()
-			records, err := h.records(ctx, cmd.ErrOrStderr(), "HTTPRoutes", "RoutePlans")
-			if err != nil {
-				return err
-			}
-			return tellWhy(cmd.OutOrStdout(), key, records)
+			return a.tellOf(cmd, func(records federation.Records) error { return tellWhy(cmd.OutOrStdout(), key, records) }, "HTTPRoutes", "RoutePlans")
 		},
 	}
 }
