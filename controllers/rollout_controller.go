@@ -31,6 +31,7 @@ type rolloutReconciler struct {
 	events   events.EventRecorder
 	alerts   alerts
 	measurer *measurer
+	metrics  *rolloutMetrics
 }
 
 func (r *rolloutReconciler) setup(mgr ctrl.Manager) error {
@@ -63,6 +64,7 @@ func (r *rolloutReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ct
 	if err := r.Get(ctx, req.NamespacedName, rollout); err != nil {
 		if apierrors.IsNotFound(err) {
 			r.measurer.taken(req.NamespacedName, len(r.measurer.look(req.NamespacedName)))
+			r.metrics.forget(req.NamespacedName)
 		}
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
@@ -150,6 +152,7 @@ func (r *rolloutReconciler) report(ctx context.Context, rollout *v1alpha1.Traffi
 	if err := patchStatus(ctx, r.Client, rollout, changed); err != nil {
 		return err
 	}
+	r.metrics.told(changed)
 	if raised, ok := federation.RolloutAlert(rollout, plan.Status); ok {
 		r.alerts.Raise(raised)
 	}
