@@ -17,6 +17,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"isthmus.dev/isthmus/api/v1alpha1"
 	"isthmus.dev/isthmus/controllers/alert"
@@ -38,9 +39,18 @@ func HubCache() cache.Options {
 	return cache.Options{
 		DefaultTransform: cache.TransformStripManagedFields(),
 		ByObject: map[client.Object]cache.ByObject{
-			&corev1.Secret{}: {Namespaces: map[string]cache.Config{systemNamespace: {}}},
+			&corev1.Secret{}:       {Namespaces: map[string]cache.Config{systemNamespace: {}}},
+			&gatewayv1.HTTPRoute{}: {Transform: keepWritesOfDrivers},
 		},
 	}
+}
+
+// keepWritesOfDrivers strips a route's managed fields but for those by which two drivers of one route are known.
+func keepWritesOfDrivers(o any) (any, error) {
+	if route, ok := o.(*gatewayv1.HTTPRoute); ok {
+		route.ManagedFields = federation.WritesOfDrivers(route.ManagedFields)
+	}
+	return o, nil
 }
 
 // Options of Setup.

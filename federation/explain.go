@@ -131,7 +131,8 @@ func nameOf(b v1alpha1.PlannedBackend) string {
 	return "as-written"
 }
 
-// routeProgrammed is True when every member has accepted the newest plan.
+// routeProgrammed is True when every member has accepted the newest plan, and that gives every backend its share: the weights of
+// the route's generation are in force.
 func routeProgrammed(s RouteSnapshot, plans map[string]v1alpha1.RoutePlanStatus) metav1.Condition {
 	if len(s.Members) == 0 {
 		return condition(v1alpha1.RouteProgrammed, metav1.ConditionFalse, v1alpha1.ReasonNoMembers, "there is no MemberCluster: join one")
@@ -147,9 +148,9 @@ func routeProgrammed(s RouteSnapshot, plans map[string]v1alpha1.RoutePlanStatus)
 		if !planned {
 			continue
 		}
-		if c := findCondition(plan.Conditions, v1alpha1.PlanProgrammed); c.Status != metav1.ConditionTrue {
-			if worst.Type == "" || needs(*c) > needs(worst) {
-				worst = *c
+		if c := inForce(plan); c.Status != metav1.ConditionTrue {
+			if worst.Type == "" || needs(c) > needs(worst) {
+				worst = c
 			}
 			waiting = append(waiting, m.Name+": "+withoutMember(c.Message, m.Name))
 		}
@@ -158,6 +159,21 @@ func routeProgrammed(s RouteSnapshot, plans map[string]v1alpha1.RoutePlanStatus)
 		return condition(v1alpha1.RouteProgrammed, worst.Status, worst.Reason, strings.Join(waiting, "; "))
 	}
 	return condition(v1alpha1.RouteProgrammed, metav1.ConditionTrue, v1alpha1.ReasonProgrammed, "accepted by every member's controller")
+}
+
+// inForce is whether a member has programmed a plan, and nothing in that plan waits for the next one: what is new is listed
+// first, and given its share once the member has seen it.
+func inForce(plan v1alpha1.RoutePlanStatus) metav1.Condition {
+	c := *findCondition(plan.Conditions, v1alpha1.PlanProgrammed)
+	for _, rule := range plan.Rules {
+		for _, b := range rule.Backends {
+			if c.Status == metav1.ConditionTrue && b.Reason == v1alpha1.WeightResolving {
+				return condition(v1alpha1.PlanProgrammed, metav1.ConditionFalse, v1alpha1.ReasonPending,
+					fmt.Sprintf("%s is new there, and its share follows once the member has seen it", strings.TrimSuffix(b.Import+" in "+b.Cluster, " in ")))
+			}
+		}
+	}
+	return c
 }
 
 // withoutMember is a message of the write path without the member's name, where that is said before it.
@@ -183,7 +199,11 @@ func trafficShifted(s RouteSnapshot, plan RoutePlan) metav1.Condition {
 	said := map[string][]string{}
 	for _, m := range s.Members {
 		for _, b := range plan.Members[m.Name].displaced {
-			said[displacedBy(b)] = append(said[displacedBy(b)], b.Import+" in "+b.Cluster+": "+b.Message)
+			where := b.Import
+			if b.Cluster != "" {
+				where += " in " + b.Cluster
+			}
+			said[displacedBy(b)] = append(said[displacedBy(b)], where+": "+b.Message)
 		}
 		for _, rule := range plan.Members[m.Name].Rules {
 			for _, b := range rule.Backends {

@@ -165,7 +165,7 @@ func (s ProbeSnapshot) chosen(says func(v1alpha1.Health) bool) (probeUse, bool) 
 		if route.Route.DeletionTimestamp != nil || planner.imports[s.Key] == nil {
 			continue
 		}
-		for _, rule := range route.Route.Spec.Rules {
+		for _, rule := range intent(route.Route).Spec.Rules {
 			for _, b := range rule.BackendRefs {
 				if use, ok := s.useOf(planner, rule, b); ok && says(use.health) {
 					return use, true

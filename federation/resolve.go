@@ -28,7 +28,7 @@ func (s routePlanner) resolve(key ServiceKey, ref gatewayv1.BackendObjectReferen
 	imp := s.imports[key]
 	if imp == nil {
 		return 0, problem(gatewayv1.RouteReasonBackendNotFound, fmt.Sprintf(
-			"no member exports %s: create a ServiceExport of that name next to its Service; until then its share answers 500", key))
+			"no member exports %s: create a ServiceExport of that name next to its Service%s; until then %s", key, s.orLeaveOut(), s.unanswered()))
 	}
 	ports := tcpPorts(imp.Spec.Ports)
 	switch {
@@ -45,6 +45,14 @@ func (s routePlanner) resolve(key ServiceKey, ref gatewayv1.BackendObjectReferen
 			"ServiceImport %s has no TCP port %d: name one that it has (%s)", key, *ref.Port, portList(ports)))
 	}
 	return *ref.Port, nil
+}
+
+// orLeaveOut is what else can be done about a backend that nobody exports, where a client may have left it behind.
+func (s routePlanner) orLeaveOut() string {
+	if readsImports(s.Route) {
+		return ", or take it out of the route"
+	}
+	return ""
 }
 
 // tcpPorts are the ports that an HTTPRoute can lead to.

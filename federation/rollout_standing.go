@@ -43,6 +43,7 @@ type RolloutStanding struct {
 //	another rollout's  |                |                | refused: the older holds
 //	there              | no             | no             | refused
 //	there              | yes            | yes            | refused: the route splits them itself
+//	Argo Rollouts'     | yes            | no             | refused: one of the two has to go
 //	there              | yes            | no             | runs, once the new side is exported
 //
 // Of a move the old side is in the route while its cluster exports the import, and the new one when it does no more.
@@ -58,12 +59,13 @@ func (c RolloutChecks) Standing() RolloutStanding {
 	if c.Route == nil {
 		return idle("there is no %s in namespace %s: name one", name, c.Rollout.Namespace)
 	}
+	c.Route = intent(c.Route)
 	old, next := c.uses(from), c.uses(to)
 	if from.Cluster != "" {
 		next = !slices.Contains(c.Exporters[ServiceKey{c.Rollout.Namespace, from.Name}], from.Cluster)
 		old = old && !next
 	}
-	first := RolloutInForce(c.Route, c.Rollouts)
+	first, other := RolloutInForce(c.Route, c.Rollouts), otherDriver(c.Route, c.Rollout.CreationTimestamp.Time)
 	key := ServiceKey{c.Rollout.Namespace, to.Name}
 	switch {
 	case retired(c.Rollout), next && !old:
@@ -76,6 +78,8 @@ func (c RolloutChecks) Standing() RolloutStanding {
 		return idle("%s has neither ServiceImport %s nor %s among its backends: name the one that serves now", name, from.Name, to.Name)
 	case next:
 		return refused("%s names both %s and %s: leave its split to the rollout, and only %s in the route", name, from.Name, to.Name, from.Name)
+	case other != "":
+		return refused("%s has two drivers, since Argo Rollouts drives it too (%s): take it out of that Rollout's trafficRouting, or abort and delete this rollout; until then it stays where it is", name, other)
 	case len(c.Exporters[key]) == 0:
 		return refused("no cluster exports %s: create a ServiceExport of that name next to its Service", key)
 	}

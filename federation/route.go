@@ -96,11 +96,11 @@ func ImportKey(ref gatewayv1.BackendObjectReference, namespace string) (ServiceK
 	return ServiceKey{cmp.Or(string(deref(ref.Namespace)), namespace), string(ref.Name)}, true
 }
 
-// ImportsOf lists the imports that a route refers to, sorted, each once.
+// ImportsOf lists the imports that a route refers to, also as Services where it means imports by them, sorted, each once.
 func ImportsOf(route *gatewayv1.HTTPRoute) []ServiceKey {
 	var keys []ServiceKey
 	for _, ref := range backendsOf(route) {
-		if key, ok := ImportKey(ref, route.Namespace); ok && !slices.Contains(keys, key) {
+		if key, ok := ImportKey(meant(route, ref), route.Namespace); ok && !slices.Contains(keys, key) {
 			keys = append(keys, key)
 		}
 	}
@@ -153,9 +153,9 @@ type routePlanner struct {
 }
 
 func newRoutePlanner(snapshot RouteSnapshot) routePlanner {
-	s := routePlanner{RouteSnapshot: snapshot, imports: map[ServiceKey]*Import{}, refused: refuseFilters(snapshot.Route),
+	s := routePlanner{RouteSnapshot: snapshot, imports: map[ServiceKey]*Import{}, refused: refuseRoute(snapshot.Route),
 		overlay: overlayOf(snapshot.Route, snapshot.Rollouts)}
-	s.Route = s.overlay.layRules(s.Route)
+	s.Route = s.overlay.layRules(intent(s.Route))
 	for key, service := range snapshot.Services {
 		s.imports[key] = service.Import()
 	}
@@ -246,6 +246,12 @@ type slot struct {
 	displaced bool
 	// refuses is whether it stands for clusters all of which are drained by force.
 	refuses bool
+	// served is whether its cluster can be sent requests now, and absence why not; had is its weight in the last plan.
+	served  bool
+	absence absence
+	had     uint64
+	// waits is whether the other backends of its rule stand in for it, and unwritten whether there is nothing to list meanwhile.
+	waits, unwritten bool
 	// wake is when it changes by itself; the zero value where it does not.
 	wake time.Time
 }
@@ -261,33 +267,50 @@ func (s routePlanner) expandRule(m RouteMember, index int) expandedRule {
 		// No backend, or all of them at 0: both answer 500, and a rule of zeros is never written.
 		return out
 	}
-	var slots []slot
+	backends := make([]expandedBackend, 0, len(rule.BackendRefs))
 	for _, b := range rule.BackendRefs {
 		expanded, policy := s.expandBackend(m, rule, out.planned.Name, b)
-		if policy != "" {
-			out.planned.Policy = policy
-		}
-		for _, e := range expanded {
-			e.fraction.Weight, e.fraction.WeightSum = backendWeight(b), sum
-			slots = append(slots, e)
-		}
+		out.planned.Policy = cmp.Or(policy, out.planned.Policy)
+		backends = append(backends, expandedBackend{backendWeight(b), expanded})
 	}
+	if readsImports(s.Route) {
+		standIn(backends)
+	}
+	slots := weighed(backends)
 	slots = append(slots, s.withdrawn(m, out.planned.Name, slots)...)
 	if hold := s.Overrides.hold(s.key()); hold != nil {
 		slots = holdSlots(slots, lastRule(m.Last, out.planned.Name), hold)
 	}
 	weigh(slots)
 	for _, e := range fitSlots(slots) {
-		out.refs = append(out.refs, withoutStamps(e.ref))
+		if !e.unwritten {
+			out.refs = append(out.refs, withoutStamps(e.ref))
+		}
 		out.planned.Backends = append(out.planned.Backends, e.planned)
 	}
 	for _, e := range slots {
-		if e.displaced && e.fraction.Weight > 0 {
+		if e.displaced && e.fraction.Weight > 0 || e.waits {
 			out.displaced = append(out.displaced, e.planned)
 		}
 		out.wake = earlier(out.wake, e.wake)
 	}
 	return out
+}
+
+// weighed are the slots of a rule's backends, each with the weight of its backend.
+func weighed(backends []expandedBackend) []slot {
+	var sum uint64
+	for _, b := range backends {
+		sum += b.weight
+	}
+	var slots []slot
+	for _, b := range backends {
+		for _, e := range b.slots {
+			e.fraction.Weight, e.fraction.WeightSum = b.weight, sum
+			slots = append(slots, e)
+		}
+	}
+	return slots
 }
 
 // key is the route's own.
@@ -349,7 +372,7 @@ func (s routePlanner) expandBackend(m RouteMember, rule gatewayv1.HTTPRouteRule,
 	b gatewayv1.HTTPBackendRef) ([]slot, string) {
 	key, isImport := ImportKey(b.BackendObjectReference, s.Route.Namespace)
 	if !isImport {
-		return []slot{{ref: *b.DeepCopy(), fraction: Fraction{Parts: 1, PartsSum: 1}, spare: 1}}, ""
+		return []slot{{ref: *b.DeepCopy(), fraction: Fraction{Parts: 1, PartsSum: 1}, spare: 1, served: true}}, ""
 	}
 	port, problem := s.resolve(key, b.BackendObjectReference)
 	laid := s.overlay.concerns(rule, b, s.Route.Namespace)
@@ -367,7 +390,9 @@ func (s routePlanner) expandBackend(m RouteMember, rule gatewayv1.HTTPRouteRule,
 	}
 	if len(candidates) == 0 {
 		message := fmt.Sprintf("no cluster that exports %s can be reached from %s yet", key, m.Name)
-		return []slot{unresolvedSlot(key, b, message)}, effective.Policy
+		unknown := unresolvedSlot(key, b, message)
+		unknown.absence = absence{v1alpha1.WeightResolving, message}
+		return []slot{unknown}, effective.Policy
 	}
 	if pin := s.Overrides.pin(s.key()); pinned(pin, candidates) {
 		effective.Policy = ""
@@ -384,7 +409,8 @@ func (s routePlanner) expandBackend(m RouteMember, rule gatewayv1.HTTPRouteRule,
 			fraction: Fraction{Parts: uint64(share.Parts), PartsSum: sum}, displaced: share.Displaced,
 			planned: v1alpha1.PlannedBackend{Import: key.String(), Port: port, Cluster: share.Cluster,
 				Verdict: string(share.Finding.Verdict), Reason: share.Reason, Message: share.Message,
-				Health: share.State.record(candidates[i].Endpoints)}, wake: share.Wake}
+				Health: share.State.record(candidates[i].Endpoints)}, wake: share.Wake,
+			served: candidates[i].Serving(), absence: absenceOf(candidates[i]), had: uint64(max(0, candidates[i].LastWeight))}
 		if backendWeight(b) == 0 {
 			e.planned.Reason, e.planned.Message = withoutShare(share)
 		}
@@ -398,7 +424,7 @@ func (s routePlanner) expandBackend(m RouteMember, rule gatewayv1.HTTPRouteRule,
 		slots = both.split(slots, candidates, sum)
 	}
 	if sum == 0 {
-		refused := unresolvedSlot(key, b, "every cluster that exports it is drained by force, so its share answers 500")
+		refused := unresolvedSlot(key, b, "every cluster that exports it is drained by force: "+s.unanswered())
 		refused.refuses = true
 		slots = append(slots, refused)
 	}
@@ -472,7 +498,7 @@ func (s routePlanner) candidates(m RouteMember, ruleName string, key ServiceKey,
 		}
 		candidate := Candidate{Cluster: cluster, Region: exporter.Region, Zone: exporter.Zone,
 			Finding: exporter.Finding(), Before: exporter.Before, LastWeight: was.Weight,
-			Resolving: cluster != m.Name && resolving(m.Observed, key, remoteService(key, cluster, port), was),
+			Resolving: cluster != m.Name && s.resolving(m.Observed, key, remoteService(key, cluster, port), was),
 			State:     s.remembered(ruleName, was, key, port, cluster), Fresh: exporter.Synced && exporter.Reachable,
 			Endpoints: exporter.Endpoints, Word: s.Overrides.failback(cluster, key)}
 		if !candidate.Endpoints.Seen {
@@ -579,8 +605,10 @@ func heldBackend(m RouteMember, ruleName string, key ServiceKey, port int32, clu
 //	yes                          | 0          | yes                    | any          | no
 //	yes                          | 0          | no                     | Resolving    | yes
 //	yes                          | 0          | no                     | another      | no: confirmed by an earlier route
-func resolving(observed *gatewayv1.HTTPRoute, key ServiceKey, ref gatewayv1.BackendObjectReference, was v1alpha1.PlannedBackend) bool {
-	if observed == nil || !sendsSomewhere(observed, key) {
+//
+// Where other backends of a rule stand in, an import that is new to the route waits beside them.
+func (s routePlanner) resolving(observed *gatewayv1.HTTPRoute, key ServiceKey, ref gatewayv1.BackendObjectReference, was v1alpha1.PlannedBackend) bool {
+	if observed == nil || !readsImports(s.Route) && !sendsSomewhere(observed, key) {
 		return false
 	}
 	weight, listed := observedWeight(observed, ref)

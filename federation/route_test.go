@@ -164,7 +164,8 @@ func TestResolving(t *testing.T) {
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			require.Equal(t, test.resolving, resolving(test.observed, sampleKey, ref, v1alpha1.PlannedBackend{Reason: test.reason}))
+			written := routePlanner{RouteSnapshot: RouteSnapshot{Route: &gatewayv1.HTTPRoute{}}}
+			require.Equal(t, test.resolving, written.resolving(test.observed, sampleKey, ref, v1alpha1.PlannedBackend{Reason: test.reason}))
 		})
 	}
 }

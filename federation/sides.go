@@ -139,7 +139,7 @@ func (s sides) refTo(cluster string) gatewayv1.HTTPBackendRef {
 
 func (s sides) newSlot(is Candidate, parts, sum uint64) slot {
 	weight := s.weights[is.Cluster]
-	e := slot{ref: s.refTo(is.Cluster), fraction: Fraction{Parts: parts, PartsSum: sum}, wake: s.wakes[is.Cluster],
+	e := slot{ref: s.refTo(is.Cluster), fraction: Fraction{Parts: parts, PartsSum: sum}, wake: s.wakes[is.Cluster], served: is.Serving(), absence: absenceOf(is),
 		planned: v1alpha1.PlannedBackend{Import: s.key.String(), Port: s.port, Cluster: is.Cluster, Verdict: string(is.Finding.Verdict),
 			Reason: v1alpha1.WeightByRollout, Health: is.State.record(is.Endpoints),
 			Message: fmt.Sprintf("%d %% of what %s serves, by TrafficRollout %s", weight, is.Cluster, s.Name)}}

@@ -34,6 +34,12 @@ const (
 	// AnnotationEpoch is the epoch of the leader that wrote the object. A member refuses a lower one.
 	AnnotationEpoch = "isthmus.dev/epoch"
 
+	// AnnotationResolveServices on a hub route says what its references to Services mean. ResolveImports, its only value: the
+	// ServiceImports of the same namespace, name and port. Without it: the Service of that name in the cluster that a request entered.
+	AnnotationResolveServices = "isthmus.dev/resolve-services"
+	// ResolveImports is the value of AnnotationResolveServices.
+	ResolveImports = "imports"
+
 	// FinalizerRollout keeps a deleted TrafficRollout while requests would go back to its old side without it.
 	FinalizerRollout = "isthmus.dev/rollout"
 	// FinalizerMember keeps a MemberCluster until its contribution has been withdrawn.
