@@ -90,13 +90,13 @@ func (m *measurer) has(key measureKey) bool {
 }
 
 func (m *measurer) run(ctx context.Context, key measureKey, due federation.DueMeasurement, body []byte) {
+	out := federation.Measured{Name: key.name, Cluster: key.cluster, Step: key.step, Time: time.Now()}
 	select {
 	case m.slots <- struct{}{}:
 		defer func() { <-m.slots }()
 	case <-ctx.Done():
 		return
 	}
-	out := federation.Measured{Name: key.name, Cluster: key.cluster, Step: key.step}
 	if webhook := due.Metric.Provider.Webhook; webhook != nil {
 		out.Passed, out.Error = askHook(ctx, webhook.URL, body)
 		out.Answered = out.Error == ""
@@ -109,7 +109,6 @@ func (m *measurer) run(ctx context.Context, key measureKey, due federation.DueMe
 			out.Error = err.Error()
 		}
 	}
-	out.Time = time.Now()
 	m.mu.Lock()
 	delete(m.running, key)
 	m.measured[key.rollout] = append(m.measured[key.rollout], out)

@@ -79,13 +79,13 @@ type rolloutWave struct {
 // rolloutRules in their order. Each may change the state; the first that returns true is the last one.
 //
 //	begin        | a spec that was not seen yet begins anew, and what was asked of the one before is not asked of it
-//	retire       | the route itself names the new side: nothing is laid over it any more
 //	hear         | verbs that have a value which was not acted on
+//	retire       | the route itself names the new side: nothing is laid over it any more
 //	abort        | everything is at the old side until somebody says retry, or the spec changes
 //	refuse       | what cannot run says why, and leaves the traffic where it is
 //	stay         | a deleted rollout, and one whose route a person holds, stay as they are
 //	walk         | steps, wave by wave
-var rolloutRules = []func(*rollout) bool{(*rollout).begin, (*rollout).retire, (*rollout).hear, (*rollout).abort, (*rollout).refuse,
+var rolloutRules = []func(*rollout) bool{(*rollout).begin, (*rollout).hear, (*rollout).retire, (*rollout).abort, (*rollout).refuse,
 	(*rollout).stay, (*rollout).walk}
 
 // AdvanceRollout is the next state of a rollout. It depends on nothing but the snapshot, so that a hub which restarts goes
@@ -136,13 +136,27 @@ func (r *rollout) abort() bool {
 	}
 	r.enter(0)
 	r.Paused, r.Promoted, r.StepStarted = false, "", nil
-	r.say(v1alpha1.RolloutDegraded, fmt.Sprintf("aborted, and everything is at %s: %s; to begin again, change the spec or annotate it with %s",
-		oldSide(r.Rollout.Spec), r.Aborted, v1alpha1.VerbRetry))
+	r.say(v1alpha1.RolloutDegraded, fmt.Sprintf("aborted, and everything %s: %s; to begin again, change the spec or annotate it with %s",
+		r.wayBack(), r.Aborted, v1alpha1.VerbRetry))
 	return true
 }
 
+// wayBack says how far everything has come back to the old side.
+func (r *rollout) wayBack() string {
+	side := oldSide(r.Rollout.Spec)
+	switch {
+	case r.Held != "":
+		return fmt.Sprintf("goes to %s when TrafficOverride %s, which holds the weights of the route, ends", side, r.Held)
+	case len(r.Lagging) > 0:
+		return fmt.Sprintf("goes to %s, which is being programmed in %s", side, strings.Join(r.Lagging, ", "))
+	case r.moved():
+		return "goes to " + side
+	}
+	return "is at " + side
+}
+
 func (r *rollout) retire() bool {
-	if !r.Standing.Adopted && !r.Retired {
+	if r.retirement() == "" {
 		return false
 	}
 	r.enter(len(r.waves))
@@ -177,11 +191,11 @@ func (r *rollout) walk() bool {
 		if !r.beside(wave) {
 			return true
 		}
+		if r.Paused {
+			r.say(v1alpha1.RolloutPaused, "paused by a person: annotate it with "+v1alpha1.VerbResume+" to go on")
+			return true
+		}
 		for int(r.Step) < len(r.steps) {
-			if r.Paused {
-				r.say(v1alpha1.RolloutPaused, "paused by a person: annotate it with "+v1alpha1.VerbResume+" to go on")
-				return true
-			}
 			if !r.take(r.steps[r.Step], wave) {
 				return true
 			}
@@ -221,6 +235,9 @@ func (r *rollout) finished() string {
 	}
 	if len(without) > 0 {
 		message += fmt.Sprintf("; no wave selects %s, which stays with %s", strings.Join(without, ", "), oldSide(r.Rollout.Spec))
+	}
+	if absent := r.absent(len(r.waves) - 1); absent != "" {
+		message += "; it does not serve everywhere: " + absent
 	}
 	return message
 }

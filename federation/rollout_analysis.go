@@ -47,7 +47,8 @@ type Measured struct {
 	Answered, Passed bool
 	// Error is why there is no answer.
 	Error string
-	Time  time.Time
+	// Time at which it was asked for.
+	Time time.Time
 }
 
 // takeAnalysis measures, and tells whether all metrics have succeeded. One that failed aborts; one that cannot be decided or measured
@@ -91,8 +92,8 @@ func (r *rollout) decide(step int32) (underWay string, goesOn bool) {
 		r.abort()
 		return "", false
 	case len(waits) > 0 && !r.promoted():
-		r.say(v1alpha1.RolloutPaused, fmt.Sprintf("%s cannot be decided by what was measured: annotate it with %s to go on, or with %s to go back",
-			strings.Join(waits, ", "), v1alpha1.VerbPromote, v1alpha1.VerbAbort))
+		r.say(v1alpha1.RolloutPaused, fmt.Sprintf("%s cannot be decided by what was measured: annotate it with %s to measure again, with %s to go on, or with %s to go back",
+			strings.Join(waits, ", "), v1alpha1.VerbRetry, v1alpha1.VerbPromote, v1alpha1.VerbAbort))
 		return "", false
 	}
 	return strings.Join(open, ", "), true
@@ -114,7 +115,7 @@ func undecided(m v1alpha1.MetricStatus) bool {
 func (r *rollout) measure(a *v1alpha1.RolloutAnalysis, wave rolloutWave, step int32) {
 	var kept []v1alpha1.MetricStatus
 	for _, m := range r.Analysis {
-		if m.Wave == r.Wave && (m.Step == besideSteps || m.Step == r.Step) && m.Step != step {
+		if r.underWay(m) && m.Step != step {
 			kept = append(kept, m)
 		}
 	}
@@ -122,7 +123,7 @@ func (r *rollout) measure(a *v1alpha1.RolloutAnalysis, wave rolloutWave, step in
 		for _, cluster := range clustersMeasured(metric, wave) {
 			m := r.statusOf(metric.Name, cluster, step)
 			for _, measured := range r.Measured {
-				if measured.Name == m.Name && measured.Cluster == cluster && measured.Step == step {
+				if measured.Name == m.Name && measured.Cluster == cluster && measured.Step == step && !r.outdated(measured) {
 					m = stepMetric(m, metric, judge(metric, measured, r.hasTraffic()))
 					r.progressed(measured.Time)
 				}
@@ -135,6 +136,11 @@ func (r *rollout) measure(a *v1alpha1.RolloutAnalysis, wave rolloutWave, step in
 		}
 	}
 	r.Analysis = kept
+}
+
+// outdated tells whether a measurement was asked for before its step began, in another wave or before somebody said to measure again.
+func (r *rollout) outdated(m Measured) bool {
+	return m.Step != besideSteps && m.Time.Before(r.StepStarted.Time)
 }
 
 func clustersMeasured(metric v1alpha1.RolloutMetric, wave rolloutWave) []string {

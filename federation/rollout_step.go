@@ -118,7 +118,11 @@ func (r *rollout) takeWeight(weight int32, wave rolloutWave) bool {
 		return true
 	}
 	if len(wave.members) == 0 {
-		r.say(v1alpha1.RolloutProgressing, fmt.Sprintf("wave %s has no cluster: give a MemberCluster the labels, or the name, that it selects", wave.name))
+		if r.promoted() {
+			return true
+		}
+		r.say(v1alpha1.RolloutProgressing, fmt.Sprintf("wave %s has no cluster: give a MemberCluster the labels, or the name, that it selects, or annotate the rollout with %s to go on without it",
+			wave.name, v1alpha1.VerbPromote))
 		return false
 	}
 	if absent := r.absent(int(r.Wave)); weight > 0 && absent != "" && !r.promoted() {

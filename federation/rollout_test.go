@@ -33,14 +33,20 @@ type rolloutWorld struct {
 	unheard []string
 }
 
+// newRolloutWorld is a rollout that has come as far as it comes by itself.
 func newRolloutWorld(t require.TestingT, spec v1alpha1.TrafficRolloutSpec, clusters ...string) *rolloutWorld {
+	w := bareRolloutWorld(t, spec, clusters...)
+	w.settle()
+	return w
+}
+
+func bareRolloutWorld(t require.TestingT, spec v1alpha1.TrafficRolloutSpec, clusters ...string) *rolloutWorld {
 	w := &rolloutWorld{t: t, now: time.Unix(1_000_000, 0).UTC(), stuck: map[string]bool{},
 		rollout: &v1alpha1.TrafficRollout{ObjectMeta: metav1.ObjectMeta{Namespace: "sample", Name: "r", Generation: 1,
 			Annotations: map[string]string{}}, Spec: spec}}
 	for _, c := range clusters {
 		w.members = append(w.members, RolloutMember{Name: c, Labels: map[string]string{"name": c}, Serves: true})
 	}
-	w.settle()
 	return w
 }
 
@@ -106,13 +112,18 @@ func (w *rolloutWorld) say(verbs ...string) *rolloutWorld {
 }
 
 func (w *rolloutWorld) serves(cluster string, serves bool) *rolloutWorld {
+	w.see(cluster, serves)
+	w.settle()
+	return w
+}
+
+// see has the new side serve in a cluster, or not.
+func (w *rolloutWorld) see(cluster string, serves bool) {
 	for i := range w.members {
 		if w.members[i].Name == cluster {
 			w.members[i].Serves, w.members[i].Message = serves, "no endpoint is ready"
 		}
 	}
-	w.settle()
-	return w
 }
 
 func (w *rolloutWorld) stick(cluster string, stuck bool) *rolloutWorld {
@@ -259,7 +270,7 @@ func TestVerbs(t *testing.T) {
 	})
 	t.Run("what there is nothing to do for is said", func(t *testing.T) {
 		w := at10(t).say(v1alpha1.VerbRetry, v1alpha1.VerbResume, v1alpha1.VerbSkipAnalysis)
-		require.Equal(t, []string{"retry has nothing to do: it was not aborted", "resume has nothing to do: it is not paused by a person",
+		require.Equal(t, []string{"retry has nothing to do: it was not aborted, and no analysis waits for a verdict", "resume has nothing to do: it is not paused by a person",
 			"skip-analysis has nothing to do: the step is not an analysis"}, w.unheard)
 		w.say(v1alpha1.VerbPromoteFull).is("Healthy eks=100").say(v1alpha1.VerbPromote, v1alpha1.VerbPause).is("Healthy eks=100")
 		require.Equal(t, []string{"promote has nothing to do: it is complete", "pause has nothing to do: it is complete"}, w.unheard[3:])

@@ -21,14 +21,19 @@ type rolloutVerb struct {
 // stopped.
 //
 //	verb          | does                                              | where there is nothing to do
-//	retry         | begins anew after an abort                        | it was not aborted
+//	retry         | begins anew after an abort; measures again where  | neither of the two
+//	              | an analysis could not be decided                  |
 //	resume        | ends a pause that a person made                   | it is not paused by a person
 //	skip-analysis | ends the analysis of the step                     | the step is none
-//	promote       | ends the pause of the step, or of a person, and   | it is complete, or aborted, or measures, or a weight is
-//	              | the wait for clusters that do not serve           | being programmed
-//	promote-full  | ends all pauses and analyses, up to the end       | it is complete, or aborted
-//	pause         | stops before the next step                        | it is complete, or aborted
+//	promote       | ends the pause of the step, or of a person, and   | it measures, or a weight is being programmed
+//	              | the wait for clusters that do not serve, or for a |
+//	              | verdict                                           |
+//	promote-full  | ends all pauses and analyses, up to the end       |
+//	pause         | stops before the next step                        | it is paused by a person
 //	abort         | everything goes back to the old side              | it was aborted
+//
+// None has anything to do where the route itself names the new side; and none but abort where the rollout is complete, was
+// aborted, cannot run or was deleted.
 var rolloutVerbs = []rolloutVerb{
 	{v1alpha1.VerbRetry, (*rollout).retry},
 	{v1alpha1.VerbResume, (*rollout).resume},
@@ -65,17 +70,39 @@ func (r *rollout) handle(verb, value string) {
 	r.Handled = handled
 }
 
+// retirement is why nothing is laid over the route any more; empty where something is.
+func (r *rollout) retirement() string {
+	if !r.Standing.Adopted && !r.Retired {
+		return ""
+	}
+	return fmt.Sprintf("the route is at %s without it: this rollout can be deleted", newSide(r.Rollout.Spec))
+}
+
 // over is why there is nothing to be stopped or sent on; empty where there is.
 func (r *rollout) over() string {
-	switch {
+	switch retired := r.retirement(); {
+	case retired != "":
+		return retired
 	case r.Aborted != "":
-		return "it was aborted"
+		return "it was aborted; to begin again, annotate it with " + v1alpha1.VerbRetry
 	case r.Standing.Refused != "":
 		return "it cannot run: " + r.Standing.Refused
 	case r.complete():
 		return "it is complete"
+	case r.Rollout.DeletionTimestamp != nil:
+		return "it was deleted, and stays as it is; to go back, annotate it with " + v1alpha1.VerbAbort
 	}
 	return ""
+}
+
+// undecided tells whether an analysis waits for a person: the one of the step, or the one beside the steps.
+func (r *rollout) undecided() bool {
+	return slices.ContainsFunc(r.Analysis, func(m v1alpha1.MetricStatus) bool { return r.underWay(m) && undecided(m) })
+}
+
+// underWay tells whether a metric is of the step that is under way, or of the analysis beside the steps.
+func (r *rollout) underWay(m v1alpha1.MetricStatus) bool {
+	return m.Wave == r.Wave && (m.Step == r.Step || m.Step == besideSteps)
 }
 
 // current is the step that is under way; the zero value where the steps of the wave are done.
@@ -86,16 +113,35 @@ func (r *rollout) current() rolloutStep {
 	return rolloutStep{}
 }
 
+// retry begins anew after an abort, and measures anew where what was measured came to no verdict.
 func (r *rollout) retry() string {
-	if r.Aborted == "" {
-		return "it was not aborted"
+	switch over := r.over(); {
+	case r.Aborted == "" && over != "":
+		return over
+	case r.Aborted == "" && !r.undecided():
+		return "it was not aborted, and no analysis waits for a verdict"
+	case r.Rollout.DeletionTimestamp != nil:
+		return "it was deleted"
 	}
-	r.Aborted, r.Analysis = "", nil
+	r.forget()
+	r.Aborted = ""
 	r.start()
 	return ""
 }
 
+// forget drops what was measured and leads nowhere: after an abort all of it, else that of the analyses without a verdict.
+func (r *rollout) forget() {
+	stuck := map[int32]bool{}
+	for _, m := range r.Analysis {
+		stuck[m.Step] = stuck[m.Step] || r.underWay(m) && undecided(m)
+	}
+	r.Analysis = slices.DeleteFunc(r.Analysis, func(m v1alpha1.MetricStatus) bool { return r.Aborted != "" || stuck[m.Step] })
+}
+
 func (r *rollout) resume() string {
+	if over := r.over(); over != "" {
+		return over
+	}
 	if !r.Paused {
 		return "it is not paused by a person"
 	}
@@ -124,9 +170,10 @@ func (r *rollout) promote() string {
 		return r.resume()
 	}
 	switch step := r.current(); {
-	case step.analysis != nil && !slices.ContainsFunc(r.Analysis, undecided):
+	case r.undecided():
+	case step.analysis != nil:
 		return "it measures; to go on all the same, annotate it with " + v1alpha1.VerbSkipAnalysis
-	case step.weight != nil && r.absent(int(r.Wave)) == "":
+	case step.weight != nil && len(r.waves[r.Wave].members) > 0 && r.absent(int(r.Wave)) == "":
 		return fmt.Sprintf("nothing waits for a person: %d %% is being programmed", r.Weight)
 	}
 	r.promoteStep()
@@ -151,11 +198,17 @@ func (r *rollout) pause() string {
 	if over := r.over(); over != "" {
 		return over
 	}
+	if r.Paused {
+		return "it is paused by a person"
+	}
 	r.Paused = true
 	return ""
 }
 
 func (r *rollout) abortNow() string {
+	if retired := r.retirement(); retired != "" {
+		return retired
+	}
 	if r.Aborted != "" {
 		return "it was aborted"
 	}

@@ -30,7 +30,7 @@ var rolloutVerbs = []struct{ name, annotation, short string }{
 	{"pause", v1alpha1.VerbPause, "Stop before the next step"},
 	{"resume", v1alpha1.VerbResume, "Go on after a pause"},
 	{"abort", v1alpha1.VerbAbort, "Bring everything back to the old side, at once"},
-	{"retry", v1alpha1.VerbRetry, "Begin anew after an abort"},
+	{"retry", v1alpha1.VerbRetry, "Begin anew after an abort, or measure again where an analysis came to no verdict"},
 	{"skip-analysis", v1alpha1.VerbSkipAnalysis, "End the analysis that is under way as if it had succeeded"},
 }
 
