@@ -122,9 +122,7 @@ func (r *rollout) usefulVerbs() []string {
 	for _, v := range rolloutVerbs {
 		tried := *r
 		_, verb, _ := strings.Cut(v.name, "/")
-		vain := r.Rollout.DeletionTimestamp != nil && v.name != v1alpha1.VerbAbort || // it stays as it is
-			v.name == v1alpha1.VerbPause && r.Paused ||
-			v.name == v1alpha1.VerbAbort && r.Standing.Refused != "" && !r.moved()
+		vain := v.name == v1alpha1.VerbAbort && r.Standing.Refused != "" && !r.moved()
 		if !vain && v.do(&tried) == "" {
 			out = append(out, verb)
 		}

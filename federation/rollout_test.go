@@ -5,7 +5,6 @@ package federation
 import (
 	"encoding/json"
 	"fmt"
-	"slices"
 	"testing"
 	"time"
 
@@ -29,8 +28,12 @@ type rolloutWorld struct {
 	// stuck are members that program nothing.
 	stuck map[string]bool
 	plan  RolloutPlan
-	// said are verbs that could do nothing.
+	// unheard are verbs that could do nothing.
 	unheard []string
+	// unsaved is the status as a hub has it that never dies.
+	unsaved v1alpha1.TrafficRolloutStatus
+	// check is made of each state and the one before.
+	check func(before v1alpha1.TrafficRolloutStatus)
 }
 
 // newRolloutWorld is a rollout that has come as far as it comes by itself.
@@ -52,8 +55,13 @@ func bareRolloutWorld(t require.TestingT, spec v1alpha1.TrafficRolloutSpec, clus
 
 // advance takes one state, and keeps it as a hub would that dies and is started again.
 func (w *rolloutWorld) advance(measured ...Measured) {
-	w.plan = AdvanceRollout(RolloutSnapshot{Rollout: w.rollout, Members: w.members, Standing: w.standing, Held: w.held,
-		Lagging: w.lags(), Measured: measured, Now: w.now})
+	snapshot := RolloutSnapshot{Rollout: w.rollout, Members: w.members, Standing: w.standing, Held: w.held,
+		Lagging: w.lags(), Measured: measured, Now: w.now}
+	before := w.rollout.Status
+	w.plan = AdvanceRollout(snapshot)
+	snapshot.Rollout = w.rollout.DeepCopy()
+	snapshot.Rollout.Status = w.unsaved
+	w.unsaved = AdvanceRollout(snapshot).Status
 	w.unheard = append(w.unheard, w.plan.Unheard...)
 	text, err := json.Marshal(w.plan.Status)
 	require.NoError(w.t, err)
@@ -61,6 +69,12 @@ func (w *rolloutWorld) advance(measured ...Measured) {
 	w.rollout.Status = v1alpha1.TrafficRolloutStatus{}
 	require.NoError(w.t, json.Unmarshal(text, &w.rollout.Status))
 	w.lagging = changed
+	unsaved, err := json.Marshal(w.unsaved)
+	require.NoError(w.t, err)
+	require.Equal(w.t, string(unsaved), string(text), "a restart changed something")
+	if w.check != nil {
+		w.check(before)
+	}
 }
 
 // lags are the members that have not programmed what was decided last: all of them right after it was.
@@ -365,55 +379,131 @@ func TestTheDeadlineAborts(t *testing.T) {
 	w.pass(time.Minute).is("Degraded eks=0").says("aborted")
 }
 
-// Whatever people say, whatever is lost and however often the hub dies: no cluster's weight rises by more than its steps say,
-// who was aborted has nothing at the new side, a later wave waits for the one before, and what waits says what for.
+// Whatever people say, whatever is lost and measured, and however often the hub dies: a weight rises by one step at a time, when
+// its wave has come and the new side serves, unless a person sends it on; who was aborted has nothing at the new side, and what
+// waits says what for, and not for longer than its deadline.
 func TestRolloutsAreSound(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		weights := rapid.SliceOfNDistinct(rapid.Int32Range(0, 100), 1, 4, rapid.ID).Draw(t, "weights")
-		spec := canarySpec(steps(weights...)...)
-		if rapid.Bool().Draw(t, "waves") {
-			spec.Waves = wavesByName("a", "b", "c")
-		}
-		w := newRolloutWorld(t, spec, "a", "b", "c")
-		verbs := []string{v1alpha1.VerbPromote, v1alpha1.VerbAbort, v1alpha1.VerbRetry, v1alpha1.VerbPause, v1alpha1.VerbResume}
+		w := bareRolloutWorld(t, drawRollout(t), "a", "b", "c")
+		w.check = func(before v1alpha1.TrafficRolloutStatus) { checkRollout(t, w, before) }
+		w.settle()
 		for range rapid.IntRange(1, 20).Draw(t, "events") {
-			before := w.rollout.Status
-			cluster := rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "cluster")
-			switch rapid.IntRange(0, 4).Draw(t, "event") {
-			case 0, 1:
-				w.say(rapid.SampledFrom(verbs).Draw(t, "verb"))
-			case 2:
-				w.serves(cluster, rapid.Bool().Draw(t, "serves"))
-			case 3:
-				w.stick(cluster, rapid.Bool().Draw(t, "stuck"))
-			case 4:
-				w.pass(time.Duration(rapid.IntRange(0, 1000).Draw(t, "seconds")) * time.Second)
-			}
-			checkRollout(t, w, before, append(weights, 100))
+			rolloutHappening(t, w)
+			w.settle()
+			checkVerdictOfAbort(t, w)
 		}
 	})
 }
 
-func checkRollout(t *rapid.T, w *rolloutWorld, before v1alpha1.TrafficRolloutStatus, weights []int32) {
-	is := w.rollout.Status
+func drawRollout(t *rapid.T) v1alpha1.TrafficRolloutSpec {
+	metric := successRate()
+	metric.Count, metric.FailureLimit = rapid.Int32Range(1, 2).Draw(t, "count"), rapid.Int32Range(0, 1).Draw(t, "failures")
+	limit := rapid.Int32Range(0, 1).Draw(t, "errors")
+	metric.ConsecutiveErrorLimit = &limit
+	spec := canarySpec()
+	for range rapid.IntRange(1, 6).Draw(t, "steps") {
+		spec.Canary.Steps = append(spec.Canary.Steps, drawStep(t, metric))
+	}
+	if rapid.Bool().Draw(t, "beside") {
+		spec.Canary.Analysis = analysisOf(metric)
+	}
+	if rapid.IntRange(0, 3).Draw(t, "blue-green") == 0 {
+		spec.BlueGreen = &v1alpha1.BlueGreenStrategy{Active: spec.Canary.Stable, Preview: spec.Canary.Canary, AutoPromotion: rapid.Bool().Draw(t, "auto"),
+			PreviewMatch: []gatewayv1.HTTPHeaderMatch{{Name: "X-Preview", Value: "yes"}}, PrePromotionAnalysis: analysisOf(metric)}
+		spec.Canary = nil
+	}
+	if rapid.Bool().Draw(t, "waves") {
+		spec.Waves = wavesByName("a", "b", "c")
+		spec.Waves[0].Hold = &metav1.Duration{Duration: time.Minute}
+	}
+	spec.ProgressDeadlineAbort = rapid.Bool().Draw(t, "deadline aborts")
+	return spec
+}
+
+func drawStep(t *rapid.T, metric v1alpha1.RolloutMetric) v1alpha1.CanaryStep {
+	weight, lasts := rapid.Int32Range(0, 99).Draw(t, "weight"), gatewayv1.Duration("1m")
+	return rapid.SampledFrom([]v1alpha1.CanaryStep{{SetWeight: &weight}, {SetWeight: &weight}, {Pause: &v1alpha1.RolloutPause{}},
+		{Pause: &v1alpha1.RolloutPause{Duration: &lasts}}, {Analysis: analysisOf(metric)}, {SetMirror: &v1alpha1.RolloutMirror{Percent: weight}}}).Draw(t, "step")
+}
+
+// rolloutHappening lets something happen to a rollout.
+func rolloutHappening(t *rapid.T, w *rolloutWorld) {
+	i := rapid.IntRange(0, len(w.members)-1).Draw(t, "cluster")
+	cluster := w.members[i].Name
+	switch rapid.SampledFrom([]string{"verb", "verb", "verb", "serves", "stuck", "time", "time", "measured", "measured", "held", "refused", "rare"}).Draw(t, "event") {
+	case "verb":
+		for _, v := range rapid.SliceOfN(rapid.SampledFrom(rolloutVerbs), 1, 2).Draw(t, "verbs") {
+			w.rollout.Annotations[v.name] += "x"
+		}
+	case "serves":
+		w.see(cluster, !w.members[i].Serves)
+	case "stuck":
+		w.stuck[cluster] = !w.stuck[cluster]
+	case "time":
+		w.now = w.now.Add(time.Duration(rapid.IntRange(0, 1000).Draw(t, "seconds")) * time.Second)
+	case "measured":
+		w.measure(rapid.SampledFrom([]Measured{value(1), value(1), value(0), {}, {Error: "away"}}).Draw(t, "answer"))
+	case "held":
+		w.held = rapid.SampledFrom([]string{"", "night"}).Draw(t, "held")
+	case "refused":
+		w.standing.Refused = rapid.SampledFrom([]string{"", "no route"}).Draw(t, "refused")
+	case "rare":
+		rapid.SampledFrom([]func(){func() { w.rollout.Generation++ }, func() { w.rollout.DeletionTimestamp = &metav1.Time{Time: w.now} },
+			func() { w.standing = RolloutStanding{Adopted: true, Idle: true} }}).Draw(t, "rare")()
+	}
+}
+
+func checkRollout(t *rapid.T, w *rolloutWorld, before v1alpha1.TrafficRolloutStatus) {
+	is, steps := w.rollout.Status, stepsOf(w.rollout.Spec)
 	require.NotEmpty(t, is.Message)
+	was := map[string]int32{}
+	for _, c := range before.Clusters {
+		was[c.Cluster] = c.Weight
+	}
 	for i, c := range is.Clusters {
 		if is.Aborted != "" {
-			require.Zero(t, c.Weight)
+			require.Zero(t, c.Weight, "aborted, and it has weight")
 		}
-		was := int32(0)
-		if i < len(before.Clusters) {
-			was = before.Clusters[i].Weight
+		if c.Weight <= was[c.Cluster] {
+			continue
 		}
-		if c.Weight != was && c.Weight != 0 {
-			at := slices.Index(weights, c.Weight)
-			require.GreaterOrEqual(t, at, 0, "a weight that no step has")
-			if at > 0 && c.Wave == "all" && before.Aborted == "" && is.Step > 0 {
-				require.Equal(t, weights[at-1], was, "a step was left out")
-			}
-		}
-		if len(w.rollout.Spec.Waves) > 0 && i > 0 && c.Weight > 0 {
-			require.EqualValues(t, 100, is.Clusters[i-1].Weight, "the wave before is not done")
+		sentOn := w.plan.Status.Promoted != ""
+		require.Equal(t, is.WaveName, c.Wave, "a weight rises in a wave that is not under way")
+		require.Equal(t, *steps[is.Step].weight, c.Weight, "a weight that its step does not have")
+		require.True(t, w.members[i].Serves || sentOn, "a weight rises, and the new side does not serve")
+		require.Empty(t, w.held, "a weight rises while the route is held")
+		require.True(t, is.Promoted == v1alpha1.PromotedFull || was[c.Cluster] == weightBefore(steps, int(is.Step)), "a step was left out")
+	}
+	for i := 1; i < len(is.Clusters) && len(w.rollout.Spec.Waves) > 0; i++ {
+		require.True(t, is.Clusters[i].Weight == 0 || is.Clusters[i-1].Weight == 100, "the wave before is not done")
+	}
+	if is.Phase == v1alpha1.RolloutProgressing {
+		require.True(t, w.now.Before(is.Progressed.Add(defaultProgressDeadline)), "it goes on without progress")
+	}
+}
+
+// weightBefore is the weight that a wave has when it comes to a step.
+func weightBefore(steps []rolloutStep, at int) int32 {
+	weight := int32(0)
+	for _, s := range steps[:at] {
+		if s.weight != nil {
+			weight = *s.weight
 		}
 	}
+	return weight
+}
+
+// checkVerdictOfAbort: whatever the state, one word takes everything back; unless the route itself has gone on.
+func checkVerdictOfAbort(t *rapid.T, w *rolloutWorld) {
+	back := *w
+	back.rollout, back.check = w.rollout.DeepCopy(), nil
+	back.rollout.Annotations[v1alpha1.VerbAbort] += "x"
+	back.settle()
+	require.True(t, back.rollout.Status.Aborted != "" || back.rollout.Status.Retired, "an abort was not heard: %s", back.rollout.Status.Message)
+	for _, c := range back.rollout.Status.Clusters {
+		require.Zero(t, c.Weight)
+	}
+	require.False(t, back.plan.Finalizer)
+	require.Empty(t, back.rollout.Status.HeaderRoute)
+	require.Zero(t, back.rollout.Status.Mirror)
 }

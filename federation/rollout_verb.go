@@ -135,7 +135,7 @@ func (r *rollout) forget() {
 	for _, m := range r.Analysis {
 		stuck[m.Step] = stuck[m.Step] || r.underWay(m) && undecided(m)
 	}
-	r.Analysis = slices.DeleteFunc(r.Analysis, func(m v1alpha1.MetricStatus) bool { return r.Aborted != "" || stuck[m.Step] })
+	r.Analysis = slices.DeleteFunc(slices.Clone(r.Analysis), func(m v1alpha1.MetricStatus) bool { return r.Aborted != "" || stuck[m.Step] })
 }
 
 func (r *rollout) resume() string {
