@@ -437,7 +437,9 @@ func (s *simulation) checkStandstill(t require.TestingT) {
 	restarted.restart(t)
 	before := still.plan
 	restarted.step(t)
-	require.Equal(t, asJSON(t, objectsOf(before)), asJSON(t, objectsOf(restarted.plan)), "a restart moved something: %v", s.told)
+	if !still.returnsUnseen() {
+		require.Equal(t, asJSON(t, objectsOf(before)), asJSON(t, objectsOf(restarted.plan)), "a restart moved something: %v", s.told)
+	}
 	if !s.probed {
 		// What is said of a cluster that was suspected changes: it has to be looked at again.
 		require.Equal(t, asJSON(t, before), asJSON(t, restarted.plan), "a restart changed something: %v", s.told)
@@ -454,6 +456,17 @@ func (s *simulation) checkStandstill(t require.TestingT) {
 		still.step(t)
 		require.Equal(t, asJSON(t, objectsOf(before)), asJSON(t, objectsOf(still.plan)), "losing them for an hour did: %v", s.told)
 	}
+}
+
+// returnsUnseen tells whether a return stands still only because probes contradict what the endpoints say. A new process has no
+// probes that ever succeeded, so it goes by the endpoints, and on with the return.
+func (s *simulation) returnsUnseen() bool {
+	return slices.ContainsFunc(s.members, func(m simulated) bool {
+		return slices.ContainsFunc(lastRule(m.last, "0").Backends, func(b v1alpha1.PlannedBackend) bool {
+			phase := HealthOf(b).Phase
+			return Verdict(b.Verdict) == Unknown && (phase == v1alpha1.HealthReturning || phase == v1alpha1.HealthHolding)
+		})
+	})
 }
 
 // checkBlindness: a hub that sees nobody any more moves nothing, and says so once.
