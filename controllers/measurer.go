@@ -7,6 +7,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -38,6 +40,8 @@ type measurer struct {
 	ctx      context.Context
 	running  map[measureKey]bool
 	measured map[types.NamespacedName][]federation.Measured
+	// early are the rollouts of which something was due before measurements could be made.
+	early map[types.NamespacedName]bool
 }
 
 // measureKey is a measurement that is made once at a time.
@@ -49,7 +53,7 @@ type measureKey struct {
 
 func newMeasurer(value valueFunc, changed func(namespace, name string)) *measurer {
 	return &measurer{value: value, changed: changed, slots: make(chan struct{}, measuredAtOnce),
-		running: map[measureKey]bool{}, measured: map[types.NamespacedName][]federation.Measured{}}
+		running: map[measureKey]bool{}, measured: map[types.NamespacedName][]federation.Measured{}, early: map[types.NamespacedName]bool{}}
 }
 
 // NeedLeaderElection is true: a hub that does not lead has nothing to decide.
@@ -59,7 +63,12 @@ func (m *measurer) NeedLeaderElection() bool { return true }
 func (m *measurer) Start(ctx context.Context) error {
 	m.mu.Lock()
 	m.ctx = ctx
+	early := m.early
+	m.early = nil
 	m.mu.Unlock()
+	for name := range early {
+		m.changed(name.Namespace, name.Name)
+	}
 	<-ctx.Done()
 	return nil
 }
@@ -69,9 +78,13 @@ func (m *measurer) start(rollout *v1alpha1.TrafficRollout, due []federation.DueM
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	name := types.NamespacedName{Namespace: rollout.Namespace, Name: rollout.Name}
+	if m.ctx == nil && len(due) > 0 {
+		m.early[name] = true
+		return
+	}
 	for _, d := range due {
 		key := measureKey{name, d.Metric.Name, d.Cluster, d.Step}
-		if m.ctx == nil || m.running[key] || m.has(key) {
+		if m.running[key] || m.has(key) {
 			continue
 		}
 		m.running[key] = true
@@ -143,16 +156,23 @@ func standing(r *v1alpha1.TrafficRollout, due federation.DueMeasurement) []byte 
 
 // askHook posts to a web hook, and reads whether it says yes, or why it says nothing.
 func askHook(ctx context.Context, url string, body []byte) (passed bool, problem string) {
-	answer, err := hook.Post(ctx, hook.Request{URL: url, Body: body, ContentType: "application/json"})
+	answer, err := hook.Post(ctx, hook.Request{URL: url, Body: body, ContentType: "application/json", OfTenant: true})
 	switch {
 	case errors.Is(err, hook.ErrAddress):
-		return false, err.Error()
+		return false, hook.ErrAddress.Error()
+	case errors.Is(err, hook.ErrMachine):
+		return false, hook.ErrMachine.Error()
 	case err != nil:
 		return false, "the web hook cannot be reached: " + silence.Why(ctx, err)
 	case answer.Code >= 200 && answer.Code <= 299:
 		return true, ""
-	case answer.Code >= 400 && answer.Code <= 499:
+	case answer.Code >= 400 && answer.Code <= 499 && !slices.Contains(noVerdict, answer.Code):
 		return false, ""
 	}
-	return false, fmt.Sprintf("the web hook answers %d: 200 to 299 is yes, 400 to 499 no", answer.Code)
+	return false, fmt.Sprintf("the web hook answers %d, which is no verdict: 200 to 299 is yes; 412, 422 and the like are no", answer.Code)
 }
+
+// noVerdict are answers of 4xx that say that the question did not arrive, and nothing of the rollout.
+var noVerdict = []int{http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusMethodNotAllowed,
+	http.StatusProxyAuthRequired, http.StatusRequestTimeout, http.StatusGone, http.StatusMisdirectedRequest, http.StatusTooEarly,
+	http.StatusTooManyRequests}

@@ -81,6 +81,22 @@ func TestAMeasurementIsMadeOnceAndHandedOverOnce(t *testing.T) {
 	})
 }
 
+func TestWhatIsDueTooEarlyIsHeardOfAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var woken atomic.Int64
+		m := newMeasurer(nil, func(namespace, name string) { woken.Add(1) })
+		m.start(rolloutV2, nil)
+		m.start(rolloutV2, []federation.DueMeasurement{queryDue("a", "rate")})
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error)
+		go func() { ended <- m.Start(ctx) }()
+		synctest.Wait()
+		require.EqualValues(t, 1, woken.Load())
+		cancel()
+		require.NoError(t, <-ended)
+	})
+}
+
 func TestWhatAWebHookSays(t *testing.T) {
 	told := map[string]any{}
 	status := http.StatusOK
@@ -94,7 +110,7 @@ func TestWhatAWebHookSays(t *testing.T) {
 	for code, want := range map[int]struct {
 		passed  bool
 		problem string
-	}{200: {true, ""}, 204: {true, ""}, 412: {false, ""}, 307: {false, "answers 307"}, 500: {false, "answers 500"}} {
+	}{200: {true, ""}, 204: {true, ""}, 412: {false, ""}, 404: {false, "answers 404"}, 429: {false, "answers 429"}, 307: {false, "answers 307"}, 500: {false, "answers 500"}} {
 		status = code
 		passed, problem := askHook(t.Context(), server.URL, body)
 		require.Equal(t, want.passed, passed, code)

@@ -68,9 +68,9 @@ func (r *rolloutReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ct
 		}
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
-	if rollout.DeletionTimestamp == nil && controllerutil.AddFinalizer(rollout, v1alpha1.FinalizerRollout) {
+	if rollout.DeletionTimestamp == nil && !controllerutil.ContainsFinalizer(rollout, v1alpha1.FinalizerRollout) {
 		// Before anything is moved: one that is deleted in between would leave no trace of what it had moved.
-		return ctrl.Result{}, unlessStale(r.Update(ctx, rollout, client.FieldOwner(v1alpha1.FieldOwner)))
+		return ctrl.Result{}, r.hold(ctx, rollout, controllerutil.AddFinalizer)
 	}
 	snapshot, known, err := r.snapshot(ctx, rollout)
 	if err != nil || !known {
@@ -82,11 +82,22 @@ func (r *rolloutReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ct
 		return ctrl.Result{}, unlessStale(err)
 	}
 	r.measurer.taken(req.NamespacedName, len(snapshot.Measured))
+	rollout.Status = plan.Status
 	r.measurer.start(rollout, plan.Due)
-	if rollout.DeletionTimestamp != nil && !plan.Finalizer && controllerutil.RemoveFinalizer(rollout, v1alpha1.FinalizerRollout) {
-		return ctrl.Result{}, unlessStale(client.IgnoreNotFound(r.Update(ctx, rollout, client.FieldOwner(v1alpha1.FieldOwner))))
+	if rollout.DeletionTimestamp != nil && !plan.Finalizer {
+		return ctrl.Result{}, r.hold(ctx, rollout, controllerutil.RemoveFinalizer)
 	}
 	return ctrl.Result{RequeueAfter: plan.WakeAfter}, nil
+}
+
+// hold gives a rollout its finalizer, or takes it. A patch of that alone: what a newer version's schema has beside it stays.
+func (r *rolloutReconciler) hold(ctx context.Context, rollout *v1alpha1.TrafficRollout, change func(client.Object, string) bool) error {
+	changed := rollout.DeepCopy()
+	if !change(changed, v1alpha1.FinalizerRollout) {
+		return nil
+	}
+	patch := client.MergeFromWithOptions(rollout, client.MergeFromWithOptimisticLock{})
+	return unlessStale(client.IgnoreNotFound(r.Patch(ctx, changed, patch, client.FieldOwner(v1alpha1.FieldOwner))))
 }
 
 // snapshot gathers what a rollout's next state depends on; false until its route has been decided in this process.
@@ -157,7 +168,7 @@ func (r *rolloutReconciler) report(ctx context.Context, rollout *v1alpha1.Traffi
 		r.alerts.Raise(raised)
 	}
 	for _, text := range plan.Unheard {
-		r.events.Eventf(rollout, nil, corev1.EventTypeWarning, v1alpha1.ReasonNothingToDo, "Rollout", "%s", text)
+		r.events.Eventf(rollout, nil, corev1.EventTypeWarning, v1alpha1.ReasonNothingToDo, "Rollout", "%s", bounded(text, maxNote))
 	}
 	if was, is := rollout.Status, plan.Status; was.Phase != is.Phase || was.Wave != is.Wave || was.Step != is.Step {
 		kind := corev1.EventTypeNormal

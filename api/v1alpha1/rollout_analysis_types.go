@@ -107,7 +107,7 @@ type PrometheusMetric struct {
 }
 
 // WebhookMetric is an HTTP endpoint that is sent where the rollout stands, as JSON, and answers with 200 to 299 for a success, with 4xx
-// for a failure; anything else is an error.
+// for a failure. Anything else is an error, and so are 401, 403, 404, 405, 407, 408, 410, 421, 425 and 429: nobody read the question.
 type WebhookMetric struct {
 	// URL of the endpoint.
 	// +kubebuilder:validation:Pattern=`^https?://`
