@@ -4,7 +4,6 @@ package federation
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -163,10 +162,14 @@ func (r *rollout) waits() (RolloutWait, time.Time) {
 	return "", time.Time{}
 }
 
+// Undecided tells whether a rollout has to be decided by a person, because what was measured could not.
+func Undecided(s v1alpha1.TrafficRolloutStatus) bool {
+	r := &rollout{TrafficRolloutStatus: s}
+	return s.Phase == v1alpha1.RolloutPaused && r.undecided()
+}
+
 func (r *rollout) pausedFor() (RolloutWait, time.Time) {
-	measured := slices.Concat(r.metricsOf(int(r.Wave), besideSteps), r.metricsOf(int(r.Wave), int(r.Step)))
-	spoken := r.Paused || r.Rollout.DeletionTimestamp != nil || slices.ContainsFunc(measured, undecided)
-	if spoken || r.StepStarted == nil || r.complete() {
+	if r.Paused || r.Rollout.DeletionTimestamp != nil || r.undecided() || r.StepStarted == nil || r.complete() {
 		return WaitsForPerson, time.Time{}
 	}
 	switch step := r.current(); {
@@ -209,7 +212,7 @@ func (s rolloutStep) words() string {
 	case s.pause != nil && s.pause.forever:
 		return "wait for a person"
 	case s.pause != nil:
-		return "wait for " + s.pause.lasts.String()
+		return "wait for " + brief(s.pause.lasts)
 	case s.analysis != nil:
 		names := make([]string, 0, len(s.analysis.Metrics))
 		for _, m := range s.analysis.Metrics {
@@ -224,6 +227,18 @@ func (s rolloutStep) words() string {
 		return fmt.Sprintf("mirror %d %%", *s.mirror)
 	}
 	return ""
+}
+
+// brief is a duration without the zeros at its end.
+func brief(d time.Duration) string {
+	text := d.String()
+	if strings.HasSuffix(text, "m0s") {
+		text = strings.TrimSuffix(text, "0s")
+	}
+	if strings.HasSuffix(text, "h0m") {
+		text = strings.TrimSuffix(text, "0m")
+	}
+	return text
 }
 
 func headerWords(match []gatewayv1.HTTPHeaderMatch) string {

@@ -4,13 +4,10 @@ package main
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
 	"text/tabwriter"
-
-	"sigs.k8s.io/yaml"
 
 	"isthmus.dev/isthmus/federation"
 )
@@ -22,24 +19,6 @@ type answer struct {
 	federation.Consequences
 	// Notes are reasons to believe it less.
 	Notes []string `json:"notes,omitempty"`
-}
-
-func (a *answer) print(out io.Writer, format string) error {
-	switch format {
-	case "json":
-		encoder := json.NewEncoder(out)
-		encoder.SetIndent("", "  ")
-		encoder.SetEscapeHTML(false)
-		return encoder.Encode(a)
-	case "yaml":
-		text, err := yaml.Marshal(a)
-		if err != nil {
-			return err
-		}
-		_, err = out.Write(text)
-		return err
-	}
-	return a.table(out)
 }
 
 func (a *answer) table(out io.Writer) error {

@@ -20,7 +20,7 @@ import (
 
 func (w word) endCommand(a *access) *cobra.Command {
 	dryRun := false
-	cmd := &cobra.Command{Use: strings.TrimSpace(w.end + " " + w.takes), Short: w.endShort, Args: w.args,
+	cmd := &cobra.Command{Use: strings.TrimSpace(w.end + " " + w.takes), Short: w.endShort, Args: w.args, ValidArgsFunction: w.complete(a),
 		Long: w.endShort + `: delete the TrafficOverride that isthmus ` + w.say + ` made. Policies and health decide again at once.
 
 One that was made otherwise is named, with the command that deletes it, and left alone: it may be under the care of another tool.`}

@@ -20,19 +20,32 @@ import (
 )
 
 func overridesCommand(a *access) *cobra.Command {
-	return &cobra.Command{
+	var as *output
+	cmd := &cobra.Command{
 		Use:   "overrides",
 		Short: "List what people have said: who, why, until when, and whether it is in force",
 		Long: `List what people have said: who, why, until when, and whether it is in force.
 
 These are all TrafficOverrides of the hub, made by this command or otherwise; also those that have expired, which do nothing.`,
+		Example: `  isthmus overrides
+  isthmus overrides -o yaml       # whole, for a script or a change ticket`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := as.check(); err != nil {
+				return err
+			}
 			return a.tellOf(cmd, func(records federation.Records) error {
-				return listOverrides(cmd.OutOrStdout(), records.Overrides, records.Now)
+				slices.SortFunc(records.Overrides, func(a, b v1alpha1.TrafficOverride) int {
+					return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), strings.Compare(a.Name, b.Name))
+				})
+				return as.printObjects(cmd.OutOrStdout(), pointersTo(records.Overrides), func(out io.Writer) error {
+					return listOverrides(out, records.Overrides, records.Now)
+				})
 			}, "TrafficOverrides")
 		},
 	}
+	as = addOutputFlag(cmd, asJSON, asYAML, asName)
+	return cmd
 }
 
 func noArgs(cmd *cobra.Command, args []string) error {
@@ -47,9 +60,6 @@ func listOverrides(out io.Writer, overrides []v1alpha1.TrafficOverride, now time
 		fmt.Fprintln(out, "Nobody overrides anything: policies and health decide.")
 		return nil
 	}
-	slices.SortFunc(overrides, func(a, b v1alpha1.TrafficOverride) int {
-		return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), strings.Compare(a.Name, b.Name))
-	})
 	w := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
 	fmt.Fprintln(w, "TYPE\tWHAT\tAUTHOR\tREASON\tSAID\tEXPIRES\tIN FORCE\tNAME")
 	var notes []string

@@ -22,7 +22,8 @@ import (
 type planFlags struct {
 	lose, drain, files []string
 	force              bool
-	route, output      string
+	route              string
+	output             *output
 	maxSuspected       int
 }
 
@@ -56,7 +57,7 @@ A cluster that is lost answers nobody any more; a service that is lost there has
 	flags.BoolVar(&f.force, "force", false, "suppose that the drains are forced: also where no other cluster can serve")
 	flags.StringArrayVarP(&f.files, "filename", "f", nil, "suppose that this file is applied to the hub; - is the standard input; may be repeated")
 	flags.StringVar(&f.route, "route", "", "tell only of this HTTPRoute: NAMESPACE/NAME, or NAME with --namespace")
-	flags.StringVarP(&f.output, "output", "o", "table", "table, json or yaml")
+	f.output = addOutputFlag(cmd, asJSON, asYAML)
 	flags.IntVar(&f.maxSuspected, "max-suspected", federation.DefaultMaxSuspected, "the hub's flag of that name")
 	return cmd
 }
@@ -84,8 +85,8 @@ func runPlan(cmd *cobra.Command, a *access, f planFlags) error {
 }
 
 // tell prints the answer, and ends with the exit code that goes with it.
-func (a *answer) tell(out io.Writer, format string) error {
-	if err := a.print(out, format); err != nil {
+func (a *answer) tell(out io.Writer, as *output) error {
+	if err := as.print(out, a, a.table); err != nil {
 		return err
 	}
 	if len(a.Concerns) > 0 {
@@ -99,8 +100,6 @@ func (f planFlags) check(a *access) error {
 	switch {
 	case len(f.lose)+len(f.drain)+len(f.files) == 0:
 		return usageError("say what is supposed: --lose CLUSTER, --drain CLUSTER or -f FILE")
-	case !slices.Contains([]string{"table", "json", "yaml"}, f.output):
-		return usageError("--output is %q: use table, json or yaml", f.output)
 	case f.maxSuspected < 1 || f.maxSuspected > 100:
 		return usageError("--max-suspected is %d: give the hub's, from 1 to 100", f.maxSuspected)
 	case f.force && len(f.drain) == 0:
@@ -110,7 +109,7 @@ func (f planFlags) check(a *access) error {
 	case f.route != "" && a.namespace != "" && strings.Contains(f.route, "/"):
 		return usageError("--route %s names its namespace, and so does --namespace: give one of the two", f.route)
 	}
-	return nil
+	return f.output.check()
 }
 
 func (f planFlags) objects(stdin io.Reader) ([]*unstructured.Unstructured, error) {

@@ -101,6 +101,18 @@ func run(connect connection, args ...string) (stdout string, code int, message s
 	return out.String(), code, message
 }
 
+// requireGolden compares what was printed with testdata/<name>.out.
+func requireGolden(t *testing.T, name, got string) {
+	t.Helper()
+	golden := filepath.Join("testdata", name+".out")
+	if *update {
+		require.NoError(t, os.WriteFile(golden, []byte(got), 0o644))
+	}
+	want, err := os.ReadFile(golden)
+	require.NoError(t, err)
+	require.Equal(t, string(want), got, "if it is right, run go test ./cmd/isthmus -update")
+}
+
 func TestPlanTells(t *testing.T) {
 	for name, test := range map[string]struct {
 		args string
@@ -118,13 +130,7 @@ func TestPlanTells(t *testing.T) {
 			got, code, message := run(hubInMemory(t, interceptor.Funcs{}), strings.Fields(test.args)...)
 			require.Empty(t, message)
 			require.Equal(t, test.code, code, got)
-			golden := filepath.Join("testdata", name+".out")
-			if *update {
-				require.NoError(t, os.WriteFile(golden, []byte(got), 0o644))
-			}
-			want, err := os.ReadFile(golden)
-			require.NoError(t, err)
-			require.Equal(t, string(want), got, "if it is right, run go test ./cmd/isthmus -update")
+			requireGolden(t, name, got)
 		})
 	}
 }

@@ -33,7 +33,7 @@ type sayFlags struct {
 
 func (w word) sayCommand(a *access) *cobra.Command {
 	var f sayFlags
-	cmd := &cobra.Command{Use: strings.TrimSpace(w.say + " " + w.takes), Short: w.short, Long: w.long, Args: w.args}
+	cmd := &cobra.Command{Use: strings.TrimSpace(w.say + " " + w.takes), Short: w.short, Long: w.long, Args: w.args, ValidArgsFunction: w.complete(a)}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		f.forGiven, f.graced = cmd.Flags().Changed("for"), cmd.Flags().Changed("grace")
 		if err := f.check(); err != nil {
@@ -171,7 +171,7 @@ func foretell(out io.Writer, records federation.Records, overrides []v1alpha1.Tr
 	is, would := records.Situation(guard), changed.Situation(guard)
 	told := &answer{Supposed: []string{supposed}, Consequences: federation.WhatIf(is, would),
 		Notes: slices.Concat(notes, records.Doubts(), underway(is))}
-	return told.tell(out, "table")
+	return told.tell(out, &output{form: asTable})
 }
 
 // inForce is the oldest override in force that says the same of the same; nil where none does.

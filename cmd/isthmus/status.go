@@ -5,6 +5,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -26,26 +27,39 @@ import (
 )
 
 func statusCommand(a *access) *cobra.Command {
-	return &cobra.Command{
+	var as *output
+	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Say on one screen what is not as intended, and why",
 		Long: `Say on one screen what is not as intended, and why: the hub's controller, the members, the Gateways' addresses, the routes whose
-traffic is not where it was meant to be, and what people have overridden. A line that begins with ! is what to look at.
+traffic is not where it was meant to be, the rollouts, and what people have overridden. A line that begins with ! is what to look at.
 
 It ends with 0 where everything is as intended, and with 3 where something is not.`,
+		Example: `  isthmus status
+  isthmus status -n shop
+  isthmus status -o json | jq '.routes[] | select(.asIntended | not)'`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := as.check(); err != nil {
+				return err
+			}
 			return a.onRecords(cmd, mayRead, nil, func(ctx context.Context, h *hub, records federation.Records) error {
 				s := &screen{records: records, namespace: a.namespace}
 				s.controller(h.lease(ctx))
 				s.members()
 				s.gateways()
 				s.routes()
+				s.rollouts()
 				s.overrides()
-				return s.show(cmd.OutOrStdout())
+				if err := as.print(cmd.OutOrStdout(), s, s.show); err != nil {
+					return err
+				}
+				return s.concerns()
 			})
 		},
 	}
+	as = addOutputFlag(cmd, asJSON, asYAML)
+	return cmd
 }
 
 // screen is what `isthmus status` shows, part by part.
@@ -55,10 +69,12 @@ type screen struct {
 	parts     []part
 }
 
-// part is a table under its head. A line that is not as intended is marked.
+// part is a table under its head. A line that is not as intended is marked. The columns are named for scripts; they are added and
+// never renamed.
 type part struct {
-	head  string
-	lines []line
+	head    string
+	columns []string
+	lines   []line
 }
 
 type line struct {
@@ -69,21 +85,58 @@ type line struct {
 // shown is how many lines of a part are shown: what does not fit on a screen is not read.
 const shown = 15
 
-func (s *screen) add(head string, lines []line) { s.parts = append(s.parts, part{head, lines}) }
+func (s *screen) add(head string, lines []line, columns ...string) {
+	s.parts = append(s.parts, part{head, columns, lines})
+}
+
+// wrong is how many lines are not as intended.
+func (s *screen) wrong() int {
+	wrong := 0
+	for _, p := range s.parts {
+		for _, l := range p.lines {
+			if l.wrong {
+				wrong++
+			}
+		}
+	}
+	return wrong
+}
+
+// concerns is the exit code that goes with the screen.
+func (s *screen) concerns() error {
+	if s.wrong() > 0 {
+		return exitError{errors.New(""), exitConcerns}
+	}
+	return nil
+}
+
+// MarshalJSON writes whether all is as intended, and each part as a list of objects.
+func (s *screen) MarshalJSON() ([]byte, error) {
+	out := map[string]any{"asIntended": s.wrong() == 0}
+	for _, p := range s.parts {
+		lines := make([]map[string]any, 0, len(p.lines))
+		for _, l := range p.lines {
+			cells, columns := map[string]any{"asIntended": !l.wrong}, p.columns
+			if len(l.cells) == 1 && len(columns) > 1 {
+				columns = []string{"summary"} // of all of them
+			}
+			for i, cell := range l.cells {
+				cells[columns[i]] = cell
+			}
+			lines = append(lines, cells)
+		}
+		out[strings.ToLower(p.head)] = lines
+	}
+	return json.Marshal(out)
+}
 
 func (s *screen) show(out io.Writer) error {
-	wrong := 0
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	for i, p := range s.parts {
 		if i > 0 {
 			fmt.Fprintln(w)
 		}
 		fmt.Fprintln(w, "  "+p.head)
-		for _, l := range p.lines {
-			if l.wrong {
-				wrong++
-			}
-		}
 		slices.SortStableFunc(p.lines, func(a, b line) int { return cmp.Compare(rank(a), rank(b)) })
 		for _, l := range p.lines[:min(shown, len(p.lines))] {
 			mark := "  "
@@ -99,12 +152,12 @@ func (s *screen) show(out io.Writer) error {
 	if err := w.Flush(); err != nil {
 		return err
 	}
-	if wrong == 0 {
+	if s.wrong() == 0 {
 		fmt.Fprintln(out, "\nEverything is as intended.")
 		return nil
 	}
 	fmt.Fprintln(out, "\nNot as intended: the lines with !. Of a route, isthmus why NAMESPACE/ROUTE tells more.")
-	return exitError{errors.New(""), exitConcerns}
+	return nil
 }
 
 // rank puts first what is to be seen first.
@@ -145,7 +198,7 @@ func (s *screen) controller(lease *coordinationv1.Lease, err error) {
 	default:
 		l.cells = []string{"leads: " + *lease.Spec.HolderIdentity}
 	}
-	s.add("CONTROLLER", []line{l})
+	s.add("CONTROLLER", []line{l}, "state")
 }
 
 func (s *screen) members() {
@@ -169,7 +222,7 @@ func (s *screen) members() {
 	if len(lines) == 0 {
 		lines = []line{{true, []string{"there is no MemberCluster: no traffic is federated"}}}
 	}
-	s.add("MEMBERS", lines)
+	s.add("MEMBERS", lines, "member", "connection", "services")
 }
 
 // stated is a condition in words.
@@ -242,7 +295,7 @@ func (s *screen) gateways() {
 		lines = append(lines, l)
 	}
 	if len(lines) > 0 {
-		s.add("GATEWAYS", lines)
+		s.add("GATEWAYS", lines, "gateway", "addresses", "programmed")
 	}
 }
 
@@ -273,7 +326,7 @@ func (s *screen) routes() {
 	case len(lines) == 0:
 		lines = []line{{cells: []string{fmt.Sprintf("every share is where its intent says (%d)", count)}}}
 	}
-	s.add("ROUTES", lines)
+	s.add("ROUTES", lines, "route", "condition", "state")
 }
 
 // astray tells whether a condition of a route says that something is not as intended. That a member cannot be reached makes
@@ -286,6 +339,28 @@ func astray(c metav1.Condition) bool {
 		return c.Status != metav1.ConditionTrue
 	}
 	return c.Status == metav1.ConditionFalse
+}
+
+// rollouts shows those that have not ended. One that goes its way, or waits for a person as it was told to, is as intended.
+func (s *screen) rollouts() {
+	var lines []line
+	for i := range s.records.Rollouts {
+		r := &s.records.Rollouts[i]
+		if s.elsewhere(r.Namespace) {
+			continue
+		}
+		stuck := r.Status.Phase == v1alpha1.RolloutDegraded || r.Status.Phase == v1alpha1.RolloutPending
+		phase := phaseOf(r)
+		if at := ago(sinceOf(r), s.records.Now); at != "" {
+			phase += ", " + at
+		}
+		lines = append(lines, line{stuck || federation.Undecided(r.Status), []string{r.Namespace + "/" + r.Name, "of " + r.Spec.Route.Name, phase,
+			cmp.Or(weightsOf(r), "-"), oneLine(r.Status.Message)}})
+	}
+	slices.SortFunc(lines, func(a, b line) int { return strings.Compare(a.cells[0], b.cells[0]) })
+	if len(lines) > 0 {
+		s.add("ROLLOUTS", lines, "rollout", "route", "phase", "clusters", "message")
+	}
 }
 
 // overrides shows those that have not expired. What a person overrides is not left to policies and health, so it is not as
@@ -303,5 +378,5 @@ func (s *screen) overrides() {
 	if len(lines) == 0 {
 		lines = []line{{cells: []string{"nobody overrides anything"}}}
 	}
-	s.add("OVERRIDES", lines)
+	s.add("OVERRIDES", lines, "override", "signed", "ends", "inForce")
 }

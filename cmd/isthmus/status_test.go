@@ -5,8 +5,6 @@ package main
 import (
 	"context"
 	"errors"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -31,18 +29,16 @@ func TestWhatIsSeenAtThreeInTheMorning(t *testing.T) {
 		"overrides":        {"overrides", "testdata/night.yaml", 0},
 		"overrides-none":   {"overrides", "testdata/quiet.yaml", 0},
 		"why":              {"why sample/helloworld", "testdata/night.yaml", 0},
+		"overrides-yaml":   {"overrides -o yaml", "testdata/night.yaml", 0},
+		"overrides-name":   {"overrides -o name", "testdata/night.yaml", 0},
+		"status-json":      {"status -o json", "testdata/night.yaml", exitConcerns},
+		"status-yaml":      {"status -o yaml", "testdata/quiet.yaml", 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, code, message := run(hubInMemory(t, interceptor.Funcs{}, test.file), strings.Fields(test.args)...)
 			require.Empty(t, message)
 			require.Equal(t, test.code, code, got)
-			golden := filepath.Join("testdata", name+".out")
-			if *update {
-				require.NoError(t, os.WriteFile(golden, []byte(got), 0o644))
-			}
-			want, err := os.ReadFile(golden)
-			require.NoError(t, err)
-			require.Equal(t, string(want), got, "if it is right, run go test ./cmd/isthmus -update")
+			requireGolden(t, name, got)
 		})
 	}
 }

@@ -25,9 +25,11 @@ func whyCommand(a *access) *cobra.Command {
 		Use:   "why NAMESPACE/ROUTE",
 		Short: "Say why a route's traffic goes where it goes",
 		Long: `Say why a route's traffic goes where it goes: its conditions, and for each member that requests may enter the share
-of each cluster, with the verdict on the service there, the reason of the share, and since when it is so where that is recorded.`,
+of each cluster, with the verdict on the service there, the reason of the share, and since when it is so where that is recorded; and the
+rollout that changes the split, if any: how far it is, and by which words it goes on or back.`,
 		Example: `  isthmus why shop/cart
   isthmus why -n shop cart`,
+		ValidArgsFunction: a.complete(routeNames, "HTTPRoutes"),
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) != 1 {
 				return usageError("say which HTTPRoute: one NAMESPACE/ROUTE; see %s --help", cmd.CommandPath())
@@ -39,7 +41,8 @@ of each cluster, with the verdict on the service there, the reason of the share,
 			if err != nil {
 				return err
 			}
-			return a.tellOf(cmd, func(records federation.Records) error { return tellWhy(cmd.OutOrStdout(), key, records) }, "HTTPRoutes", "RoutePlans")
+			return a.tellOf(cmd, func(records federation.Records) error { return tellWhy(cmd.OutOrStdout(), key, records) }, "HTTPRoutes", "RoutePlans",
+				"TrafficRollouts")
 		},
 	}
 }
@@ -60,6 +63,12 @@ func tellWhy(out io.Writer, key federation.ServiceKey, records federation.Record
 	for _, c := range conditions {
 		fmt.Fprintln(w, conditionRow(c, records.Now))
 	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	for _, r := range rolloutsOf(key, records) {
+		tellRollout(out, r, records.Now)
+	}
 	views := viewsOf(key, records.Plans)
 	if len(views) == 0 {
 		fmt.Fprintln(w, "\nNothing has been decided for any member yet.")
@@ -77,6 +86,33 @@ func tellWhy(out io.Writer, key federation.ServiceKey, records federation.Record
 		fmt.Fprintln(w, row)
 	}
 	return w.Flush()
+}
+
+// rolloutsOf are the rollouts of a route that have not ended.
+func rolloutsOf(route federation.ServiceKey, records federation.Records) []*v1alpha1.TrafficRollout {
+	var out []*v1alpha1.TrafficRollout
+	for i := range records.Rollouts {
+		if r := &records.Rollouts[i]; r.Namespace == route.Namespace && r.Spec.Route.Name == route.Name && !r.Status.Retired {
+			out = append(out, r)
+		}
+	}
+	slices.SortFunc(out, func(a, b *v1alpha1.TrafficRollout) int { return strings.Compare(a.Name, b.Name) })
+	return out
+}
+
+// tellRollout says what a rollout does to its route's split, what it waits for, and how it goes on or back.
+func tellRollout(out io.Writer, r *v1alpha1.TrafficRollout, now time.Time) {
+	name := r.Namespace + "/" + r.Name
+	fmt.Fprintf(out, "\nTrafficRollout %s (%s) is %s", name, moves(r.Spec), phaseOf(r))
+	if at := sinceOf(r); !at.IsZero() {
+		fmt.Fprintf(out, " since %s", since(at, now))
+	}
+	fmt.Fprintln(out)
+	for _, line := range []string{position(r), r.Status.Message, sayable(r)} {
+		if line != "" {
+			fmt.Fprintln(out, "  "+oneLine(line))
+		}
+	}
 }
 
 func conditionRow(c metav1.Condition, now time.Time) string {
