@@ -87,6 +87,11 @@ func Version(t testing.TB, member string) *Requester {
 	return newRequester(t, member, "/hello", "helloworld.example.com", helloVersion)
 }
 
+// VersionAt requests helloworld under another host name, and tells answers apart by the version that gave them.
+func VersionAt(t testing.TB, member, host string) *Requester {
+	return newRequester(t, member, "/hello", host, helloVersion)
+}
+
 // Echo requests the example's echoserver, for which there is no policy.
 func Echo(t testing.TB, member string) *Requester {
 	return newRequester(t, member, "/", "echo.example.com", echoServer)
