@@ -48,7 +48,7 @@ func TestWhatIsInstalledIsAccepted(t *testing.T) {
 	apply(t, hub, "../examples/split/hub")
 	apply(t, hub, "../examples/external-dns/hub")
 	apply(t, hub, "../examples/metric/policy.yaml")
-	for _, rollout := range []string{"canary", "waves", "blue-green"} {
+	for _, rollout := range []string{"canary", "header-route", "mirror", "sticky", "waves", "blue-green"} {
 		apply(t, hub, "../examples/canary/"+rollout+".yaml")
 	}
 	apply(t, member, "member")
