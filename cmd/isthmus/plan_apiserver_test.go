@@ -62,6 +62,36 @@ func TestPlanOnARealHub(t *testing.T) {
 		require.Contains(t, message, "TrafficDistributionPolicy sample/split would be refused")
 	}
 	t.Run("verbs", func(t *testing.T) { verbsOnARealHub(t, c, kubeconfig) })
+	t.Run("rollouts", func(t *testing.T) { rolloutsOnARealHub(t, c, kubeconfig) })
+}
+
+// rolloutsOnARealHub: one is shown before any controller has looked at it, written as it could be applied, and told something.
+func rolloutsOnARealHub(t *testing.T, c client.Client, kubeconfig string) {
+	text, err := os.ReadFile("../../examples/canary/canary.yaml")
+	require.NoError(t, err)
+	r := &v1alpha1.TrafficRollout{}
+	require.NoError(t, yaml.Unmarshal(text, r))
+	require.NoError(t, c.Create(t.Context(), r))
+	t.Cleanup(func() { _ = c.Delete(context.Background(), r) })
+	for look, said := range map[string]string{
+		"rollout": "not looked at yet", "rollout get sample/helloworld": "· header route X-Version: next", "rollout list -o name": "trafficrollout.isthmus.dev/helloworld\n",
+		"status": "sample/helloworld", "why sample/helloworld": "sample/helloworld",
+	} {
+		out, _, message := run((*access).connect, append(strings.Fields(look), "--kubeconfig", kubeconfig)...)
+		require.Empty(t, message)
+		require.Contains(t, out, said)
+	}
+	out, _, message := run((*access).connect, "rollout", "get", "sample/helloworld", "-o", "yaml", "--kubeconfig", kubeconfig)
+	require.Empty(t, message)
+	written := &v1alpha1.TrafficRollout{}
+	require.NoError(t, yaml.UnmarshalStrict([]byte(out), written))
+	require.Equal(t, r.Spec, written.Spec)
+	require.Equal(t, "TrafficRollout", written.Kind)
+
+	_, _, message = run((*access).connect, "rollout", "promote", "sample/helloworld", "--kubeconfig", kubeconfig)
+	require.Empty(t, message)
+	require.NoError(t, c.Get(t.Context(), client.ObjectKeyFromObject(r), r))
+	require.NotEmpty(t, r.Annotations[v1alpha1.VerbPromote])
 }
 
 // verbsOnARealHub: what the API server's own rules and answers make of each verb.
