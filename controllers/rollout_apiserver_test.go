@@ -121,6 +121,14 @@ func TestACanaryAcrossClusters(t *testing.T) {
 	// Deleted before the route names the new side, it stays, and so does the traffic.
 	require.NoError(t, a.set.hub.Delete(ctx, a.rollout()))
 	a.sayTo(v1alpha1.VerbPause, "1")
+	eventually(t, func() error {
+		r := a.rollout()
+		err := a.set.hub.Get(ctx, client.ObjectKeyFromObject(r), r)
+		if err == nil && r.Status.Handled[v1alpha1.VerbPause] != "1" {
+			err = fmt.Errorf("what was said after the deletion has not been heard: %+v", r.Status)
+		}
+		return err
+	})
 	a.expectVersions("gke", all)
 	route := a.route()
 	eventually(t, func() error {

@@ -35,7 +35,7 @@ func RolloutInForce(route *gatewayv1.HTTPRoute, rollouts []*v1alpha1.TrafficRoll
 
 // retired tells whether a rollout has nothing to do any more, unless its spec changes.
 func retired(r *v1alpha1.TrafficRollout) bool {
-	return r.Status.Retired && r.Status.ObservedGeneration == r.Generation
+	return r.Status.Retired && (r.Status.ObservedGeneration == r.Generation || r.DeletionTimestamp != nil)
 }
 
 func olderRollout(a, b *v1alpha1.TrafficRollout) bool {
@@ -228,7 +228,7 @@ func (o *overlay) sticks() bool {
 
 // cookie is the value by which a client is known that this rollout, and no earlier one, sent to the new side.
 func (o *overlay) cookie() string {
-	return fmt.Sprintf("%s-%d", o.to.Name, o.Generation)
+	return fmt.Sprintf("%s-%d", o.to.Name, o.Status.ObservedGeneration)
 }
 
 func (o *overlay) cookieName() string { return cmp.Or(o.Spec.Canary.Sticky.Cookie, "isthmus-canary") }

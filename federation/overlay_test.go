@@ -24,7 +24,7 @@ func rolling(weights ...v1alpha1.RolloutCluster) *v1alpha1.TrafficRollout {
 	r := &v1alpha1.TrafficRollout{ObjectMeta: metav1.ObjectMeta{Namespace: "sample", Name: "v2", Generation: 3},
 		Spec: canarySpec(steps(10)...)}
 	r.Spec.Route.Name, r.Spec.Canary.Stable.Name, r.Spec.Canary.Canary.Name = "r", "helloworld", "canary"
-	r.Status = v1alpha1.TrafficRolloutStatus{Phase: v1alpha1.RolloutPaused, Clusters: weights}
+	r.Status = v1alpha1.TrafficRolloutStatus{ObservedGeneration: 3, Phase: v1alpha1.RolloutPaused, Clusters: weights}
 	return r
 }
 

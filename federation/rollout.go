@@ -109,8 +109,8 @@ func AdvanceRollout(s RolloutSnapshot) RolloutPlan {
 
 // begin takes a spec into use that was not seen yet.
 func (r *rollout) begin() bool {
-	if r.ObservedGeneration == r.Rollout.Generation {
-		return false
+	if r.ObservedGeneration == r.Rollout.Generation || r.ObservedGeneration != 0 && r.Rollout.DeletionTimestamp != nil {
+		return false // an API server counts a deletion as a change of the spec
 	}
 	r.TrafficRolloutStatus = v1alpha1.TrafficRolloutStatus{ObservedGeneration: r.Rollout.Generation, Conditions: r.Conditions}
 	for _, v := range rolloutVerbs {

@@ -173,6 +173,7 @@ func (w *rolloutWorld) happens(e rolloutEvent) {
 	}
 	if e.Deleted {
 		w.rollout.DeletionTimestamp = &metav1.Time{Time: w.now}
+		w.rollout.Generation++
 	}
 	if e.Changed {
 		w.rollout.Generation++

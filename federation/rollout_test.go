@@ -302,9 +302,27 @@ func TestVerbs(t *testing.T) {
 	})
 }
 
+// delete does what an API server does with an object that has a finalizer.
+func (w *rolloutWorld) delete() *rolloutWorld {
+	w.rollout.DeletionTimestamp = &metav1.Time{Time: w.now}
+	w.rollout.Generation++
+	return w.pass(0)
+}
+
+func TestACompleteRolloutThatIsDeletedStaysInForce(t *testing.T) {
+	w := newRolloutWorld(t, canarySpec(steps(10, 50)...), "eks")
+	w.say(v1alpha1.VerbPromoteFull).is("Healthy eks=100")
+	w.delete().is("Healthy eks=100")
+	require.True(t, w.plan.Finalizer)
+	w.standing = RolloutStanding{Adopted: true, Idle: true}
+	w.pass(0).is("Healthy")
+	require.False(t, w.plan.Finalizer)
+	require.True(t, retired(w.rollout), "nothing is laid over the route while the finalizer goes")
+}
+
 func TestADeletedRolloutStaysAsItIs(t *testing.T) {
 	w := newRolloutWorld(t, canarySpec(steps(10, 50)...), "eks")
-	w.rollout.DeletionTimestamp = &metav1.Time{Time: w.now}
+	w.delete().is("Paused eks=10").says("deleted while it is under way")
 	w.say(v1alpha1.VerbPromote).is("Paused eks=10").says("deleted while it is under way")
 	require.True(t, w.plan.Finalizer)
 	w.say(v1alpha1.VerbAbort).is("Degraded eks=0")
