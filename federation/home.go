@@ -110,6 +110,7 @@ func (s ServiceSnapshot) homeFilters(m ServiceMember, imp *Import) []runtime.Obj
 func (s ServiceSnapshot) homePatches(cluster string, port int32) []*networkingapi.EnvoyFilter_EnvoyConfigObjectPatch {
 	of := func(host string) string { return "outbound|" + strconv.Itoa(int(port)) + "||" + host }
 	name := of(HomeHost(s.Key, cluster))
+	service := s.Key.Name + "." + s.Key.Namespace + serviceSuffix
 	const unlimited = 1<<32 - 1 // as Istio has it: the clusters behind it have limits of their own
 	return []*networkingapi.EnvoyFilter_EnvoyConfigObjectPatch{
 		{
@@ -124,11 +125,16 @@ func (s ServiceSnapshot) homePatches(cluster string, port int32) []*networkingap
 			Match:   &networkingapi.EnvoyFilter_EnvoyConfigObjectMatch{Context: networkingapi.EnvoyFilter_GATEWAY},
 			Patch: patch(networkingapi.EnvoyFilter_Patch_ADD, fields{
 				"name": name, "lb_policy": "CLUSTER_PROVIDED", "connect_timeout": "1s",
+				// By these two, as istiod gives them, proxies count what is sent: without them each service has metrics of a name of
+				// its own, and Istio's istio_requests_total says nothing of where a request went.
+				"alt_stat_name": name + ";",
+				"metadata": fields{"filter_metadata": fields{"istio": fields{"services": []any{
+					fields{"host": service, "name": s.Key.Name, "namespace": s.Key.Namespace}}}}},
 				"circuit_breakers": fields{"thresholds": []any{fields{"max_connections": unlimited, "max_pending_requests": unlimited,
 					"max_requests": unlimited, "max_retries": unlimited}}},
 				"cluster_type": fields{"name": "envoy.clusters.aggregate", "typed_config": fields{
 					"@type":    envoyTypes + "clusters.aggregate.v3.ClusterConfig",
-					"clusters": []any{of(s.Key.Name + "." + s.Key.Namespace + serviceSuffix), of(RemoteHost(s.Key, cluster))},
+					"clusters": []any{of(service), of(RemoteHost(s.Key, cluster))},
 				}},
 			}),
 		},
