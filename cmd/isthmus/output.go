@@ -33,7 +33,7 @@ type output struct {
 // addOutputFlag adds the flag, with the forms that a command has beside its table.
 func addOutputFlag(cmd *cobra.Command, forms ...string) *output {
 	o := &output{forms: append([]string{asTable}, forms...)}
-	cmd.Flags().StringVarP(&o.form, "output", "o", asTable, o.names())
+	cmd.Flags().StringVarP(&o.form, "output", "o", asTable, "form of what is told: "+o.names())
 	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(o.forms, cobra.ShellCompDirectiveNoFileComp))
 	return o
 }

@@ -61,7 +61,8 @@ A verb is an annotation with a new value; GitOps tools leave it alone. One that 
 	cmd.AddCommand(list, getCommand(a))
 	for _, verb := range rolloutVerbs {
 		cmd.AddCommand(&cobra.Command{
-			Use: verb.name + " " + takesRollout, Short: verb.short, Args: oneRollout, ValidArgsFunction: a.complete(rolloutNames, "TrafficRollouts"),
+			Use: verb.name + " " + takesRollout, Short: verb.short, Args: oneRollout,
+			Example: "  isthmus rollout " + verb.name + " shop/cart-v2\n  isthmus rollout " + verb.name + " -n shop cart-v2", ValidArgsFunction: a.complete(rolloutNames, "TrafficRollouts"),
 			RunE: func(cmd *cobra.Command, args []string) error {
 				return sayToRollout(cmd, a, args[0], verb.annotation)
 			},
