@@ -83,6 +83,10 @@ test-node: need-go need-root $(REPORT) ## The lab's node agent with real pods. N
 test-e2e: need-go need-root tools $(REPORT) ## The whole story in the lab, with real requests counted. Needs root.
 	@$(SUITE) $(if $(VERBOSE),,-v) e2e -- $(GO) test -json -count=1 -timeout 40m -tags e2e ./test/e2e/...
 
+.PHONY: test-argo
+test-argo: need-go need-root tools $(REPORT) ## A stock Argo Rollouts controller drives the lab's hub. Needs root; builds the controller, once.
+	@$(SUITE) $(if $(VERBOSE),,-v) argo -- $(GO) test -json -count=1 -timeout 60m -tags argo ./test/argotest/...
+
 .PHONY: test-verify
 test-verify: $(REPORT)
 	@$(SUITE) -plain verify -- $(MAKE) verify

@@ -60,6 +60,14 @@ var modules = map[Set]module{
 		packages: []string{"isthmus.dev/isthmus/test/lab/tools/coredns"},
 		about:    "building CoreDNS (minutes, once)",
 	},
+	// Not among All: it is for one suite, and takes as long as Kubernetes to build.
+	ArgoRollouts: {
+		packages: []string{"github.com/argoproj/argo-rollouts/cmd/rollouts-controller",
+			"isthmus.dev/isthmus/test/lab/tools/argo-rollouts/gatewayapi-plugin"},
+		from:  "github.com/argoproj/argo-rollouts",
+		files: []string{"manifests/crds"},
+		about: "building Argo Rollouts' controller (minutes, once)",
+	},
 	Helm: {
 		packages: []string{"helm.sh/helm/v4/cmd/helm"},
 		about:    "building helm (a minute, once)",
@@ -102,19 +110,16 @@ func moduleKey(ctx context.Context, dir string, m module) (string, error) {
 
 // sourcesOf returns the Go files of a module that has any of its own.
 func sourcesOf(dir string) (string, error) {
-	files, err := filepath.Glob(filepath.Join(dir, "*.go"))
-	if err != nil {
-		return "", err
-	}
 	var all strings.Builder
-	for _, f := range files {
-		data, err := os.ReadFile(f)
-		if err != nil {
-			return "", err
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || filepath.Ext(path) != ".go" {
+			return err
 		}
+		data, err := os.ReadFile(path)
 		all.Write(data)
-	}
-	return all.String(), nil
+		return err
+	})
+	return all.String(), err
 }
 
 func ldflags(m module) string {

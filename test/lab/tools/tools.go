@@ -38,11 +38,13 @@ const (
 	IstioCharts Set = "istio-charts"
 	Helm        Set = "helm"
 	CoreDNS     Set = "coredns"
+	// ArgoRollouts is its controller with its CRDs, and a stand-in for its Gateway API plugin.
+	ArgoRollouts Set = "argo-rollouts"
 	// CRDs are those of the Gateway API and of MCS, from the product's own modules.
 	CRDs Set = "crds"
 )
 
-// All returns every set, in the order in which they are wanted first.
+// All returns every set of the lab, in the order in which they are wanted first.
 func All() []Set { return []Set{Etcd, Kubernetes, CRDs, CoreDNS, Envoy, Helm, IstioCharts, Istio} }
 
 // Paths are the folders of the sets that were asked for.
@@ -136,7 +138,7 @@ func requireAll(ctx context.Context, cache string, jobs []job) error {
 
 func builderOf(root string, set Set) (builder, error) {
 	switch set {
-	case Etcd, Kubernetes, Istio, IstioCharts, Helm, CoreDNS:
+	case Etcd, Kubernetes, Istio, IstioCharts, Helm, CoreDNS, ArgoRollouts:
 		m := modules[set]
 		return moduleBuilder(filepath.Join(root, "test", "lab", "tools", cmp.Or(m.dir, string(set))), m), nil
 	case Envoy:

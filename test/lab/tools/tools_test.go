@@ -42,6 +42,12 @@ func TestModuleKeyChangesWithEachPin(t *testing.T) {
 	source, err := moduleKey(t.Context(), dir, modules[Etcd])
 	require.NoError(t, err)
 	require.NotEqual(t, other, source, "a source of its own")
+
+	require.NoError(t, os.Mkdir(filepath.Join(dir, "program"), 0o700))
+	write(t, filepath.Join(dir, "program", "main.go"), "package main\n")
+	deeper, err := moduleKey(t.Context(), dir, modules[Etcd])
+	require.NoError(t, err)
+	require.NotEqual(t, source, deeper, "a program of its own in a folder")
 }
 
 func TestTwoCallersBuildOnce(t *testing.T) {
