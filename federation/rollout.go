@@ -118,7 +118,7 @@ func (r *rollout) begin() bool {
 			r.handle(v.name, value)
 		}
 	}
-	r.start()
+	r.startWave()
 	return false
 }
 
@@ -135,7 +135,7 @@ func (r *rollout) abort() bool {
 		return false
 	}
 	r.enter(0)
-	r.Paused, r.Promoted, r.StepStarted = false, "", nil
+	r.Paused, r.Promoted, r.StepStarted, r.AnalysisStarted = false, "", nil, nil
 	r.say(v1alpha1.RolloutDegraded, fmt.Sprintf("aborted, and everything %s: %s; to begin again, change the spec or annotate it with %s",
 		r.wayBack(), r.Aborted, v1alpha1.VerbRetry))
 	return true
@@ -160,7 +160,7 @@ func (r *rollout) retire() bool {
 		return false
 	}
 	r.enter(len(r.waves))
-	r.Retired, r.Aborted, r.Paused, r.Promoted, r.StepStarted = true, "", false, "", nil
+	r.Retired, r.Aborted, r.Paused, r.Promoted, r.StepStarted, r.AnalysisStarted = true, "", false, "", nil, nil
 	if from, _ := sidesOf(r.Rollout.Spec); from.Cluster != "" {
 		r.say(v1alpha1.RolloutHealthy, fmt.Sprintf("%s exports %s no more: this rollout can be deleted", from.Cluster, from.Name))
 		return true
@@ -207,9 +207,9 @@ func (r *rollout) walk() bool {
 			return true
 		}
 		r.enter(int(r.Wave) + 1)
-		r.start()
+		r.startWave()
 	}
-	r.Promoted, r.StepStarted = "", nil
+	r.Promoted, r.StepStarted, r.AnalysisStarted = "", nil, nil
 	r.say(v1alpha1.RolloutHealthy, r.finished())
 	return true
 }
@@ -249,9 +249,13 @@ func (r *rollout) held(wave rolloutWave) bool {
 		return true
 	}
 	if lost := r.lost(); lost != "" {
+		// Its time begins when it is back. Each look at it while it is away has to say the same: what it writes wakes it.
 		r.say(v1alpha1.RolloutProgressing, "wave "+wave.name+" is not well: "+lost)
-		r.start()
+		r.StepStarted = nil
 		return false
+	}
+	if r.StepStarted == nil {
+		r.start()
 	}
 	until := r.StepStarted.Add(wave.hold)
 	if r.Now.Before(until) {
@@ -295,6 +299,12 @@ func (m RolloutMember) newSide(spec v1alpha1.TrafficRolloutSpec) string {
 func (r *rollout) start() {
 	r.StepStarted = new(microTime(r.Now))
 	r.progressed(r.Now)
+}
+
+// startWave begins the first step of a wave, and what is measured beside its steps.
+func (r *rollout) startWave() {
+	r.start()
+	r.AnalysisStarted = r.StepStarted
 }
 
 // progressed notes when there was progress.

@@ -124,7 +124,7 @@ func (r *rollout) measure(a *v1alpha1.RolloutAnalysis, wave rolloutWave, step in
 			m := r.statusOf(metric.Name, cluster, step)
 			for _, measured := range r.Measured {
 				if measured.Name == m.Name && measured.Cluster == cluster && measured.Step == step && !r.outdated(measured) {
-					m = stepMetric(m, metric, judge(metric, measured, r.hasTraffic()))
+					m = stepMetric(m, metric, judge(metric, measured, r.hasTraffic(metric)))
 					r.progressed(measured.Time)
 				}
 			}
@@ -138,9 +138,16 @@ func (r *rollout) measure(a *v1alpha1.RolloutAnalysis, wave rolloutWave, step in
 	r.Analysis = kept
 }
 
-// outdated tells whether a measurement was asked for before its step began, in another wave or before somebody said to measure again.
-func (r *rollout) outdated(m Measured) bool {
-	return m.Step != besideSteps && m.Time.Before(r.StepStarted.Time)
+// outdated tells whether a measurement was asked for before what it is of began: in another wave, in an earlier try, before somebody
+// said to measure again, or before a request could reach the new side.
+func (r *rollout) outdated(m Measured) bool { return m.Time.Before(r.measuredSince(m.Step)) }
+
+// measuredSince is when the analysis of a step began, or the one beside the steps.
+func (r *rollout) measuredSince(step int32) time.Time {
+	if step == besideSteps {
+		return deref(r.AnalysisStarted).Time
+	}
+	return deref(r.StepStarted).Time
 }
 
 func clustersMeasured(metric v1alpha1.RolloutMetric, wave rolloutWave) []string {
@@ -163,12 +170,13 @@ func (r *rollout) statusOf(name, cluster string, step int32) v1alpha1.MetricStat
 	return v1alpha1.MetricStatus{Name: name, Cluster: cluster, Wave: r.Wave, Step: step}
 }
 
-// schedule says when a metric that is under way is to be measured next.
+// schedule says when a metric that is under way is to be measured next. Beside the steps none is while nothing of it can reach the new
+// side: it would come to no verdict, and a rollout that has not begun would wait for a person.
 func (r *rollout) schedule(m v1alpha1.MetricStatus, metric v1alpha1.RolloutMetric, wave rolloutWave, step int32) {
-	if m.Phase != "" {
+	if m.Phase != "" || step == besideSteps && !r.hasTraffic(metric) {
 		return
 	}
-	at := r.StepStarted.Time
+	at := r.measuredSince(step)
 	if metric.InitialDelay != nil {
 		at = at.Add(metric.InitialDelay.Duration)
 	}
@@ -200,9 +208,21 @@ func intervalOf(metric v1alpha1.RolloutMetric) time.Duration {
 	return metric.Interval.Duration
 }
 
-// hasTraffic tells whether any request reaches the new side.
-func (r *rollout) hasTraffic() bool {
-	return r.Weight > 0 || r.Mirror > 0 || len(r.HeaderRoute) > 0 || r.Wave > 0
+// reached tells whether any request reaches the new side by the wave that is under way.
+func (r *rollout) reached() bool {
+	return r.Weight > 0 || r.Mirror > 0 || len(r.HeaderRoute) > 0
+}
+
+// hasTraffic tells whether any of what a metric is of reaches the new side. A preview is looked at also in ways of which a rollout knows
+// nothing; and waves that are done count for a metric that does not ask for the one that is under way.
+func (r *rollout) hasTraffic(metric v1alpha1.RolloutMetric) bool {
+	return r.reached() || r.Rollout.Spec.BlueGreen != nil || r.Wave > 0 && !ofWave(metric)
+}
+
+// ofWave tells whether a metric is measured of the clusters of a wave alone.
+func ofWave(metric v1alpha1.RolloutMetric) bool {
+	p := metric.Provider.Prometheus
+	return p != nil && (p.PerCluster || fillIn(p.Query, map[string]string{"wave": ""}) != p.Query)
 }
 
 // judge says what a measurement has come to.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"isthmus.dev/isthmus/api/v1alpha1"
 )
@@ -111,6 +112,96 @@ func TestAnAnalysisBesideTheStepsGoesOnUntilTheEnd(t *testing.T) {
 	require.EqualValues(t, 3, w.rollout.Status.Analysis[0].Successful)
 	w.say(v1alpha1.VerbPromote).is("Paused eks=50")
 	w.measure(value(0)).is("Degraded eks=0")
+}
+
+// A delay longer than each step is over all the same, and anew in each wave.
+func TestTheDelayOfAnAnalysisBesideTheStepsCountsFromTheFirstRequest(t *testing.T) {
+	minute := gatewayv1.Duration("1m")
+	var short []v1alpha1.CanaryStep
+	for _, weight := range []int32{10, 30, 50} {
+		short = append(short, v1alpha1.CanaryStep{SetWeight: &weight}, v1alpha1.CanaryStep{Pause: &v1alpha1.RolloutPause{Duration: &minute}})
+	}
+	metric := successRate()
+	metric.InitialDelay = &metav1.Duration{Duration: 90 * time.Second}
+	spec := canarySpec(short...)
+	spec.Canary.Analysis, spec.Waves = analysisOf(metric), wavesByName("eks", "gke")
+	w := bareRolloutWorld(t, spec, "eks", "gke")
+	w.see("eks", false)
+	w.pass(5 * time.Minute).is("Progressing eks=0 gke=0")
+	w.serves("eks", true).pass(89 * time.Second).is("Paused eks=30 gke=0")
+	require.Empty(t, w.plan.Due)
+	w.pass(time.Second)
+	require.Len(t, w.plan.Due, 1)
+	w.measure(value(1)).pass(time.Minute).pass(time.Minute).is("Paused eks=100 gke=10")
+	require.Empty(t, w.plan.Due)
+	w.pass(90 * time.Second)
+	require.Len(t, w.plan.Due, 1)
+	w.measure(value(0)).is("Degraded eks=0 gke=0")
+}
+
+// What cannot have had a request is not measured: no data would have every rollout wait for a person before it begins.
+func TestNothingIsMeasuredBesideTheStepsBeforeTheFirstRequest(t *testing.T) {
+	metric := successRate()
+	spec := canarySpec(steps(10)...)
+	spec.Canary.Analysis, spec.Waves = analysisOf(metric), wavesByName("eks", "gke")
+	begin := func(query string) *rolloutWorld {
+		spec.Canary.Analysis.Metrics[0].Provider.Prometheus.Query = query
+		w := bareRolloutWorld(t, spec, "eks", "gke")
+		w.see("gke", false)
+		w.see("eks", false)
+		return w.pass(time.Minute).is("Progressing eks=0 gke=0")
+	}
+	w := begin(`rate{wave="{{ wave }}"}`)
+	require.Empty(t, w.plan.Due)
+	require.Len(t, w.serves("eks", true).is("Paused eks=10 gke=0").plan.Due, 1)
+	w.measure(value(1)).say(v1alpha1.VerbPromote).is("Progressing eks=100 gke=0").says("waits, at 0 %")
+	require.Empty(t, w.plan.Due, "it asks for a wave of which nothing is at the new side")
+
+	w = begin("rate")
+	require.Len(t, w.serves("eks", true).say(v1alpha1.VerbPromote).is("Progressing eks=100 gke=0").plan.Due, 1, "the wave before is at the new side")
+
+	for name, step := range map[string]v1alpha1.CanaryStep{"a mirror": {SetMirror: &v1alpha1.RolloutMirror{Percent: 1}},
+		"a header": {SetHeaderRoute: &v1alpha1.RolloutHeaderRoute{Match: []gatewayv1.HTTPHeaderMatch{{Name: "X-Version", Value: "v2"}}}}} {
+		of := canarySpec(step, v1alpha1.CanaryStep{Pause: &v1alpha1.RolloutPause{}})
+		of.Canary.Analysis = analysisOf(metric)
+		require.Len(t, newRolloutWorld(t, of, "eks").is("Paused eks=0").plan.Due, 1, name)
+	}
+}
+
+// An answer that comes late counts for nothing but what it was asked for.
+func TestAnswersOfAnEarlierTryDoNotCount(t *testing.T) {
+	late := func(w *rolloutWorld, do func()) *rolloutWorld {
+		due, asked := w.plan.Due[0], w.now
+		w.pass(time.Second)
+		do()
+		w.advance(Measured{Name: due.Metric.Name, Step: due.Step, Value: new(float64), Time: asked})
+		return w.pass(0)
+	}
+	spec := canarySpec(steps(10, 50)...)
+	spec.Canary.Analysis = analysisOf(successRate())
+	again := func(w *rolloutWorld) func() {
+		return func() { w.say(v1alpha1.VerbAbort).is("Degraded eks=0").say(v1alpha1.VerbRetry) }
+	}
+	w := newRolloutWorld(t, spec, "eks")
+	late(w, again(w)).is("Paused eks=10")
+	require.Zero(t, w.rollout.Status.Analysis[0].Failed)
+
+	w = newRolloutWorld(t, spec, "eks")
+	late(w, func() { w.rollout.Generation++; w.pass(0) }).is("Paused eks=10")
+
+	w = newRolloutWorld(t, canarySpec(steps(10)[0], v1alpha1.CanaryStep{Analysis: analysisOf(successRate())}), "eks")
+	late(w, again(w)).is("Progressing eks=10").says("measures")
+	require.Zero(t, w.rollout.Status.Analysis[0].Failed)
+}
+
+// Whoever looks at a preview comes by a header, by a host or from inside: a rollout does not know of all of them.
+func TestAPreviewIsMeasuredBeforeItTakesAnything(t *testing.T) {
+	metric := successRate()
+	metric.Count = 1
+	spec := v1alpha1.TrafficRolloutSpec{Route: v1alpha1.RolloutRoute{Name: "shop"}, BlueGreen: &v1alpha1.BlueGreenStrategy{AutoPromotion: true,
+		Active: v1alpha1.RolloutSide{Name: "cart"}, Preview: v1alpha1.RolloutSide{Name: "cart-v2"}, PrePromotionAnalysis: analysisOf(metric)}}
+	newRolloutWorld(t, spec, "eks").is("Progressing eks=0").measure(value(1)).is("Paused eks=100")
+	newRolloutWorld(t, spec, "eks").measure(value(0)).is("Degraded eks=0")
 }
 
 func TestWithoutTrafficNothingIsJudged(t *testing.T) {

@@ -94,8 +94,17 @@ func blueGreenSteps(b *v1alpha1.BlueGreenStrategy) []rolloutStep {
 	return append(steps, rolloutStep{pause: &rolloutPause{lasts: warm, why: "keep " + b.Active.Name + " as it is"}})
 }
 
-// take takes a step, and tells whether it is done.
+// take takes a step, and tells whether it is done. What is measured beside the steps counts from when requests reach the new side.
 func (r *rollout) take(s rolloutStep, wave rolloutWave) bool {
+	reached := r.reached()
+	done := r.act(s, wave)
+	if r.reached() && !reached {
+		r.AnalysisStarted = new(microTime(r.Now))
+	}
+	return done
+}
+
+func (r *rollout) act(s rolloutStep, wave rolloutWave) bool {
 	switch {
 	case s.weight != nil:
 		return r.takeWeight(*s.weight, wave)

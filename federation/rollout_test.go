@@ -223,6 +223,22 @@ func TestWavesGoOneAfterTheOther(t *testing.T) {
 	w.say(v1alpha1.VerbPromote).is("Healthy aks=100 eks=100 gke=100")
 }
 
+// What a look writes wakes the next one: one that writes another time each time never ends.
+func TestAWaveThatIsNotWellIsSaidOnceAndBecomesLate(t *testing.T) {
+	spec := canarySpec(steps(50)...)
+	spec.Waves = wavesByName("eks", "gke")
+	spec.Waves[0].Hold = &metav1.Duration{Duration: time.Hour}
+	w := newRolloutWorld(t, spec, "eks", "gke").say(v1alpha1.VerbPromote).pass(59 * time.Minute)
+	w.serves("eks", false).is("Progressing eks=100 gke=0").says("wave eks is not well")
+	require.Equal(t, 10*time.Minute, w.plan.WakeAfter)
+	said := w.rollout.Status.DeepCopy()
+	w.pass(time.Minute)
+	require.Equal(t, *said, w.rollout.Status)
+	w.pass(9 * time.Minute).is("Degraded eks=100 gke=0").says("no progress for 10m0s: wave eks is not well")
+	w.serves("eks", true).is("Paused eks=100 gke=0").pass(59 * time.Minute).is("Paused eks=100 gke=0")
+	w.pass(time.Minute).is("Paused eks=100 gke=50")
+}
+
 func TestAWaveWaitsForALostCanary(t *testing.T) {
 	spec := canarySpec(steps(10, 50)...)
 	w := newRolloutWorld(t, spec, "eks", "gke")
@@ -476,7 +492,9 @@ func checkRollout(t *rapid.T, w *rolloutWorld, before v1alpha1.TrafficRolloutSta
 	require.NotEmpty(t, is.Message)
 	was := map[string]int32{}
 	for _, c := range before.Clusters {
-		was[c.Cluster] = c.Weight
+		if before.ObservedGeneration == is.ObservedGeneration {
+			was[c.Cluster] = c.Weight
+		}
 	}
 	for i, c := range is.Clusters {
 		if is.Aborted != "" {

@@ -125,7 +125,7 @@ func (r *rollout) retry() string {
 	}
 	r.forget()
 	r.Aborted = ""
-	r.start()
+	r.startWave()
 	return ""
 }
 

@@ -314,6 +314,11 @@ type TrafficRolloutStatus struct {
 	// +optional
 	StepStarted *metav1.MicroTime `json:"stepStarted,omitempty"`
 
+	// AnalysisStarted is since when the wave that is under way can be measured beside its steps: since it began, and since requests
+	// reach the new side by it.
+	// +optional
+	AnalysisStarted *metav1.MicroTime `json:"analysisStarted,omitempty"`
+
 	// Progressed is when the rollout last made progress, or last began to be allowed to.
 	// +optional
 	Progressed *metav1.MicroTime `json:"progressed,omitempty"`

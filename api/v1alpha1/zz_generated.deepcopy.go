@@ -1415,6 +1415,10 @@ func (in *TrafficRolloutStatus) DeepCopyInto(out *TrafficRolloutStatus) {
 		in, out := &in.StepStarted, &out.StepStarted
 		*out = (*in).DeepCopy()
 	}
+	if in.AnalysisStarted != nil {
+		in, out := &in.AnalysisStarted, &out.AnalysisStarted
+		*out = (*in).DeepCopy()
+	}
 	if in.Progressed != nil {
 		in, out := &in.Progressed, &out.Progressed
 		*out = (*in).DeepCopy()
