@@ -156,68 +156,23 @@ func (o *overlay) switched() bool {
 	return len(o.weights) > 0 && !slices.ContainsFunc(o.Status.Clusters, func(c v1alpha1.RolloutCluster) bool { return c.Weight < 100 })
 }
 
+// reaches tells whether a cluster belongs to a wave that is under way or done: what is said of requests with certain headers, and of
+// copies of requests, holds for no other.
+func (o *overlay) reaches(cluster string) bool {
+	i := slices.IndexFunc(o.Status.Clusters, func(c v1alpha1.RolloutCluster) bool { return c.Cluster == cluster })
+	if i < 0 {
+		return false
+	}
+	c := o.Status.Clusters[i]
+	wave := slices.IndexFunc(o.Spec.Waves, func(w v1alpha1.RolloutWave) bool { return w.Name == c.Wave })
+	return c.Weight > 0 || wave <= int(o.Status.Wave)
+}
+
 // newRef is a backend of the old side turned into one of the new.
 func (o *overlay) newRef(b gatewayv1.HTTPBackendRef) gatewayv1.HTTPBackendRef {
 	ref := *b.DeepCopy()
 	ref.Name = gatewayv1.ObjectName(o.to.Name)
 	return ref
-}
-
-// layRules adds the rules by which requests reach the new side whatever its share: those with the headers of a step, and those of
-// clients that were there before. They stand behind the route's own, which keep their indexes, and go before them by what
-// they match (Gateway API, HTTPRouteRule.matches: more headers go first).
-func (o *overlay) layRules(route *gatewayv1.HTTPRoute) *gatewayv1.HTTPRoute {
-	if o == nil || len(o.Status.HeaderRoute) == 0 && o.Status.Mirror == 0 && !o.sticks() {
-		return route
-	}
-	laid := &gatewayv1.HTTPRoute{TypeMeta: route.TypeMeta, ObjectMeta: route.ObjectMeta, Status: route.Status}
-	route.Spec.DeepCopyInto(&laid.Spec)
-	for i, rule := range route.Spec.Rules {
-		at := slices.IndexFunc(rule.BackendRefs, func(b gatewayv1.HTTPBackendRef) bool { return o.concerns(rule, b, route.Namespace) })
-		if at < 0 {
-			continue
-		}
-		target := o.newRef(rule.BackendRefs[at])
-		if o.Status.Mirror > 0 {
-			laid.Spec.Rules[i].Filters = append(laid.Spec.Rules[i].Filters, o.mirror(target))
-		}
-		if len(o.Status.HeaderRoute) > 0 {
-			laid.Spec.Rules = append(laid.Spec.Rules, o.pinnedRule(rule, RuleName(rule, i)+"-header", target, o.Status.HeaderRoute))
-		}
-		if o.sticks() {
-			laid.Spec.Rules = append(laid.Spec.Rules, o.pinnedRule(rule, RuleName(rule, i)+"-sticky", target, o.cookieMatch()))
-		}
-	}
-	return laid
-}
-
-// pinnedRule is a copy of a rule that leads to the new side alone, for requests with certain headers.
-func (o *overlay) pinnedRule(rule gatewayv1.HTTPRouteRule, name string, target gatewayv1.HTTPBackendRef,
-	headers []gatewayv1.HTTPHeaderMatch) gatewayv1.HTTPRouteRule {
-	pinned := *rule.DeepCopy()
-	section := gatewayv1.SectionName(name)
-	one := int32(1)
-	pinned.Name, target.Weight = &section, &one
-	pinned.BackendRefs = []gatewayv1.HTTPBackendRef{target}
-	if len(pinned.Matches) == 0 {
-		pinned.Matches = []gatewayv1.HTTPRouteMatch{{}}
-	}
-	for i := range pinned.Matches {
-		m := &pinned.Matches[i]
-		for _, h := range headers {
-			m.Headers = slices.DeleteFunc(m.Headers, func(have gatewayv1.HTTPHeaderMatch) bool {
-				return strings.EqualFold(string(have.Name), string(h.Name))
-			})
-			m.Headers = append(m.Headers, h)
-		}
-	}
-	return pinned
-}
-
-func (o *overlay) mirror(target gatewayv1.HTTPBackendRef) gatewayv1.HTTPRouteFilter {
-	percent := o.Status.Mirror
-	return gatewayv1.HTTPRouteFilter{Type: gatewayv1.HTTPRouteFilterRequestMirror,
-		RequestMirror: &gatewayv1.HTTPRequestMirrorFilter{BackendRef: target.BackendObjectReference, Percent: &percent}}
 }
 
 // sticks tells whether clients are kept where they were: while the new side takes a share, and not yet everything.

@@ -148,6 +148,8 @@ type routePlanner struct {
 	imports map[ServiceKey]*Import
 	// overlay is what a rollout lays over the route; nil where none does.
 	overlay *overlay
+	// copied are the rules of which copies stand in the route because of the overlay, by the index of the copy.
+	copied map[int]gatewayv1.HTTPRouteRule
 	// refused says why no member can be given the route.
 	refused *metav1.Condition
 }
@@ -155,7 +157,7 @@ type routePlanner struct {
 func newRoutePlanner(snapshot RouteSnapshot) routePlanner {
 	s := routePlanner{RouteSnapshot: snapshot, imports: map[ServiceKey]*Import{}, refused: refuseRoute(snapshot.Route),
 		overlay: overlayOf(snapshot.Route, snapshot.Rollouts)}
-	s.Route = s.overlay.layRules(intent(s.Route))
+	s.Route, s.copied = s.overlay.layRules(intent(s.Route))
 	for key, service := range snapshot.Services {
 		s.imports[key] = service.Import()
 	}
@@ -192,7 +194,7 @@ func (s routePlanner) planMember(m RouteMember) MemberRoute {
 			return MemberRoute{Refused: tooManyBackends(expanded)}
 		}
 		object.Spec.Rules[i].BackendRefs = expanded.refs
-		object.Spec.Rules[i].Filters = s.mirrorLocally(m, object.Spec.Rules[i].Filters)
+		object.Spec.Rules[i].Filters = s.mirrorLocally(m, append(object.Spec.Rules[i].Filters, s.overlay.mirrors(s.routed(i), m.Name)...))
 		result.Rules = append(result.Rules, expanded.planned)
 		result.displaced = append(result.displaced, expanded.displaced...)
 		result.wake = earlier(result.wake, expanded.wake)
@@ -256,20 +258,40 @@ type slot struct {
 	wake time.Time
 }
 
-func (s routePlanner) expandRule(m RouteMember, index int) expandedRule {
+// routedRule is a rule as it is planned.
+type routedRule struct {
+	// HTTPRouteRule as the route has it; of a copy, the rule that was copied.
+	gatewayv1.HTTPRouteRule
+	// name under which it is planned, and remembered.
+	name string
+	// pinned is whether it is a copy, which leads to the new side of a rollout.
+	pinned   bool
+	backends []gatewayv1.HTTPBackendRef
+}
+
+func (s routePlanner) routed(index int) routedRule {
 	rule := s.Route.Spec.Rules[index]
-	out := expandedRule{planned: v1alpha1.PlannedRule{Name: RuleName(rule, index)}}
+	out := routedRule{HTTPRouteRule: rule, name: RuleName(rule, index), backends: rule.BackendRefs}
+	if source, copied := s.copied[index]; copied {
+		out.HTTPRouteRule, out.pinned = source, true
+	}
+	return out
+}
+
+func (s routePlanner) expandRule(m RouteMember, index int) expandedRule {
+	rule := s.routed(index)
+	out := expandedRule{planned: v1alpha1.PlannedRule{Name: rule.name}}
 	var sum uint64
-	for _, b := range rule.BackendRefs {
+	for _, b := range rule.backends {
 		sum += backendWeight(b)
 	}
 	if sum == 0 {
 		// No backend, or all of them at 0: both answer 500, and a rule of zeros is never written.
 		return out
 	}
-	backends := make([]expandedBackend, 0, len(rule.BackendRefs))
-	for _, b := range rule.BackendRefs {
-		expanded, policy := s.expandBackend(m, rule, out.planned.Name, b)
+	backends := make([]expandedBackend, 0, len(rule.backends))
+	for _, b := range rule.backends {
+		expanded, policy := s.expandBackend(m, rule, b)
 		out.planned.Policy = cmp.Or(policy, out.planned.Policy)
 		backends = append(backends, expandedBackend{backendWeight(b), expanded})
 	}
@@ -368,25 +390,24 @@ func (e slot) sparedBefore(other slot) bool {
 }
 
 // expandBackend turns one backendRef into slots. What is not an import passes through as written.
-func (s routePlanner) expandBackend(m RouteMember, rule gatewayv1.HTTPRouteRule, ruleName string,
-	b gatewayv1.HTTPBackendRef) ([]slot, string) {
+func (s routePlanner) expandBackend(m RouteMember, rule routedRule, b gatewayv1.HTTPBackendRef) ([]slot, string) {
 	key, isImport := ImportKey(b.BackendObjectReference, s.Route.Namespace)
 	if !isImport {
 		return []slot{{ref: *b.DeepCopy(), fraction: Fraction{Parts: 1, PartsSum: 1}, spare: 1, served: true}}, ""
 	}
 	port, problem := s.resolve(key, b.BackendObjectReference)
-	laid := s.overlay.concerns(rule, b, s.Route.Namespace)
+	laid := s.overlay.concerns(rule.HTTPRouteRule, b, s.Route.Namespace)
 	switch {
 	case problem != nil && laid && s.overlay.switched():
-		return s.expandBackend(m, rule, ruleName, s.overlay.newRef(b))
+		return s.expandBackend(m, rule, s.overlay.newRef(b))
 	case problem != nil:
 		return []slot{unresolvedSlot(key, b, problem.Message)}, ""
 	}
-	effective := EffectivePolicy(s.policyPath(rule, key), s.Policies)
-	candidates := s.candidates(m, ruleName, key, port)
+	effective := EffectivePolicy(s.policyPath(rule.HTTPRouteRule, key), s.Policies)
+	candidates := s.candidates(m, rule.name, key, port)
 	var both sides
 	if laid {
-		both, candidates = s.layOver(m, rule, ruleName, b, candidates)
+		both, candidates = s.layOver(m, rule, sideRef{b, key, port}, candidates)
 	}
 	if len(candidates) == 0 {
 		message := fmt.Sprintf("no cluster that exports %s can be reached from %s yet", key, m.Name)
@@ -643,6 +664,17 @@ func observedWeight(observed *gatewayv1.HTTPRoute, ref gatewayv1.BackendObjectRe
 	return weight, found
 }
 
+// ruleOnly is a route with its rule of a name alone.
+func ruleOnly(route *gatewayv1.HTTPRoute, name string) *gatewayv1.HTTPRoute {
+	only := &gatewayv1.HTTPRoute{ObjectMeta: route.ObjectMeta}
+	for i, rule := range route.Spec.Rules {
+		if RuleName(rule, i) == name {
+			only.Spec.Rules = append(only.Spec.Rules, rule)
+		}
+	}
+	return only
+}
+
 func sameBackend(a, b gatewayv1.BackendObjectReference, namespace string) bool {
 	return a.Name == b.Name && deref(a.Group) == deref(b.Group) &&
 		cmp.Or(deref(a.Kind), "Service") == cmp.Or(deref(b.Kind), "Service") &&
@@ -683,7 +715,8 @@ func (s routePlanner) withdrawn(m RouteMember, ruleName string, slots []slot) []
 			return sameBackend(e.ref.BackendObjectReference, ref.BackendObjectReference, s.Route.Namespace) ||
 				was.Cluster == m.Name && e.planned.Cluster == m.Name && e.planned.Import == was.Import
 		}
-		weight, listed := observedWeight(m.Observed, ref.BackendObjectReference)
+		// Another rule may go on sending requests there.
+		weight, listed := observedWeight(ruleOnly(m.Observed, ruleName), ref.BackendObjectReference)
 		if !listed || (weight == 0 && processed(m.Observed)) || slices.ContainsFunc(slots, same) || slices.ContainsFunc(out, same) {
 			continue
 		}

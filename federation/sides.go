@@ -12,51 +12,106 @@ import (
 	"isthmus.dev/isthmus/api/v1alpha1"
 )
 
-// sides are the candidates of the new side of a backend that a rollout is laid over; the zero value where none is.
+// sideRef is a backend that is an import, with the port that is meant.
+type sideRef struct {
+	gatewayv1.HTTPBackendRef
+	key  ServiceKey
+	port int32
+}
+
+// sides are the two sides of a backend that a rollout is laid over; the zero value where none is.
 type sides struct {
 	*overlay
 	planner routePlanner
 	member  RouteMember
-	ref     gatewayv1.HTTPBackendRef
-	key     ServiceKey
-	port    int32
-	// is by cluster, and when each changes by itself.
-	is    map[string]Candidate
-	wakes map[string]time.Time
-	// replaced are the clusters of which the new side stands for the whole.
+	rule    routedRule
+	// old and next are what the route names, and what the rollout leads to; next has no port where it does not resolve.
+	old, next sideRef
+	// weights are how much of each cluster's part goes to the new side, in percent.
+	weights map[string]int32
+	// candidates of the new side in their order, is the same by cluster, and wakes when each changes by itself.
+	candidates []Candidate
+	is         map[string]Candidate
+	wakes      map[string]time.Time
+	// replaced are the clusters of which the new side stands for the whole, and was what their old sides are.
 	replaced map[string]bool
+	was      map[string]Candidate
 }
 
 // layOver makes of the candidates of the old side those that a backend is spread over.
-func (s routePlanner) layOver(m RouteMember, rule gatewayv1.HTTPRouteRule, ruleName string, b gatewayv1.HTTPBackendRef,
-	candidates []Candidate) (sides, []Candidate) {
+func (s routePlanner) layOver(m RouteMember, rule routedRule, old sideRef, candidates []Candidate) (sides, []Candidate) {
 	if s.overlay.moves() {
 		return sides{overlay: s.overlay}, s.overlay.judged(candidates)
 	}
-	both := s.sidesOf(m, rule, ruleName, b)
+	both := s.sidesOf(m, rule, old)
+	if rule.pinned {
+		return both.pin(candidates)
+	}
 	return both, both.merge(candidates)
 }
 
 // sidesOf finds the candidates of the new side.
-func (s routePlanner) sidesOf(m RouteMember, rule gatewayv1.HTTPRouteRule, ruleName string, b gatewayv1.HTTPBackendRef) sides {
-	out := sides{overlay: s.overlay, planner: s, member: m, ref: s.overlay.newRef(b), is: map[string]Candidate{},
-		wakes: map[string]time.Time{}, replaced: map[string]bool{}}
-	out.key = ServiceKey{s.Route.Namespace, s.overlay.to.Name}
-	port, problem := s.resolve(out.key, out.ref.BackendObjectReference)
+func (s routePlanner) sidesOf(m RouteMember, rule routedRule, old sideRef) sides {
+	out := sides{overlay: s.overlay, planner: s, member: m, rule: rule, old: old, weights: s.overlay.weights, is: map[string]Candidate{},
+		wakes: map[string]time.Time{}, replaced: map[string]bool{}, was: map[string]Candidate{}}
+	out.next = sideRef{s.overlay.newRef(old.HTTPBackendRef), ServiceKey{s.Route.Namespace, s.overlay.to.Name}, 0}
+	port, problem := s.resolve(out.next.key, out.next.BackendObjectReference)
 	if problem != nil {
 		return out
 	}
-	out.port = port
-	if s.overlay.sticks() {
-		out.ref = s.overlay.withCookie(out.ref)
+	if out.next.port = port; s.overlay.sticks() {
+		out.next.HTTPBackendRef = s.overlay.withCookie(out.next.HTTPBackendRef)
 	}
-	e := EffectivePolicy(s.policyPath(rule, out.key), s.Policies)
-	observer := splitter{Effective: e, Recovery: RecoveryOf(e.Health, e.Failback), entered: m.Member, now: s.Now}
-	for _, c := range observer.observe(s.candidates(m, ruleName, out.key, port)) {
-		c.Resolving = c.Resolving || c.LastWeight == 0 && !seenThere(m.Observed, s.backendRef(out.ref, out.key, port, m, c.Cluster).BackendObjectReference)
-		out.is[c.Cluster], out.wakes[c.Cluster] = c, observer.wake(c.State, c.sight())
+	observer := out.observer(out.next)
+	out.candidates = observer.observe(s.candidates(m, rule.name, out.next.key, port))
+	for i := range out.candidates {
+		c := &out.candidates[i]
+		c.Resolving = c.Resolving || c.LastWeight == 0 && !seenThere(m.Observed, out.refTo(out.next, c.Cluster).BackendObjectReference)
+		out.is[c.Cluster], out.wakes[c.Cluster] = *c, observer.wake(c.State, c.sight())
 	}
 	return out
+}
+
+// observer sees the candidates of a side by the policy that holds for it.
+func (s sides) observer(side sideRef) splitter {
+	e := EffectivePolicy(s.planner.policyPath(s.rule.HTTPRouteRule, side.key), s.planner.Policies)
+	return splitter{Effective: e, Recovery: RecoveryOf(e.Health, e.Failback), entered: s.member.Member, now: s.planner.Now}
+}
+
+// pin leads requests that ask for the new side there, whatever its share:
+//
+//	in the clusters that the rollout reaches, the new side | then
+//	may take requests where the policy, or a pin, has some | it takes all, wherever they enter
+//	may not                                                | each cluster's part goes where it would at 100
+func (s sides) pin(old []Candidate) (sides, []Candidate) {
+	var reached []Candidate
+	s.weights = map[string]int32{}
+	for _, c := range s.candidates {
+		if s.reaches(c.Cluster) {
+			s.weights[c.Cluster] = 100
+			reached = append(reached, c)
+		}
+	}
+	if !s.mayLead(reached) {
+		return s, s.merge(old)
+	}
+	for _, c := range reached {
+		s.replaced[c.Cluster] = true
+	}
+	return s, reached
+}
+
+// mayLead tells whether some of the candidates may take requests, not only as a last resort.
+func (s sides) mayLead(candidates []Candidate) bool {
+	d := s.observer(s.old).Distribution
+	if pin := s.planner.Overrides.pin(s.planner.key()); pin != nil {
+		d = v1alpha1.Distribution{Type: v1alpha1.DistributionWeighted, Weights: pin.Spec.Weights}
+	}
+	may := func(c Candidate) bool { return c.Serving() && !c.drained() && c.percent() > 0 }
+	if d.Type == v1alpha1.DistributionLocal {
+		return slices.ContainsFunc(candidates, may)
+	}
+	return firstWith(namedTiers(d, candidates), candidates, may) != nil
 }
 
 // seenThere tells whether the member's route lists a backend, and the member has looked at that route. A rollout is never in such
@@ -81,17 +136,16 @@ func (s sides) merge(old []Candidate) []Candidate {
 	for _, c := range old {
 		is, there := s.is[c.Cluster]
 		if there && s.weights[c.Cluster] == 100 && is.Serving() {
-			s.replaced[c.Cluster] = true
+			s.replaced[c.Cluster], s.was[c.Cluster] = true, c
 			merged = append(merged, is)
 			continue
 		}
 		c.LastWeight += is.LastWeight
 		merged = append(merged, c)
 	}
-	for _, c := range s.Status.Clusters {
-		is, there := s.is[c.Cluster]
-		if there && c.Weight == 100 && !slices.ContainsFunc(merged, func(m Candidate) bool { return m.Cluster == c.Cluster }) {
-			s.replaced[c.Cluster] = true
+	for _, is := range s.candidates {
+		if s.weights[is.Cluster] == 100 && !slices.ContainsFunc(merged, func(m Candidate) bool { return m.Cluster == is.Cluster }) {
+			s.replaced[is.Cluster] = true
 			merged = append(merged, is)
 		}
 	}
@@ -106,20 +160,23 @@ func (s sides) split(slots []slot, candidates []Candidate, sum uint64) []slot {
 	}
 	scale := scaleOf(sum)
 	var out []slot
-	for _, old := range slots {
-		is, there := s.is[old.planned.Cluster]
-		parts := old.fraction.Parts * scale
-		takes := uint64(0)
+	for _, e := range slots {
+		cluster := e.planned.Cluster
+		is, there := s.is[cluster]
+		parts, takes := e.fraction.Parts*scale, uint64(0)
 		if there {
 			takes = parts * s.share(is) / (100 * 100)
 		}
-		old.fraction.Parts, old.fraction.PartsSum = parts-takes, sum*scale
-		if s.replaced[old.planned.Cluster] {
-			old.ref, old.planned.Import, old.planned.Port = s.refTo(old.planned.Cluster), s.key.String(), s.port
+		e.fraction.Parts, e.fraction.PartsSum = parts-takes, sum*scale
+		if s.replaced[cluster] {
+			e.ref, e.planned.Import, e.planned.Port = s.refTo(s.next, cluster), s.next.key.String(), s.next.port
 		} else if there {
 			out = append(out, s.newSlot(is, takes, sum*scale))
 		}
-		out = append(out, old)
+		out = append(out, e)
+		if was, stood := s.was[cluster]; stood {
+			out = append(out, s.oldSlot(was))
+		}
 	}
 	return out
 }
@@ -133,24 +190,40 @@ func (s sides) share(is Candidate) uint64 {
 	return uint64(s.weights[is.Cluster]) * uint64(is.percent())
 }
 
-func (s sides) refTo(cluster string) gatewayv1.HTTPBackendRef {
-	return s.planner.backendRef(s.ref, s.key, s.port, s.member, cluster)
+func (s sides) refTo(side sideRef, cluster string) gatewayv1.HTTPBackendRef {
+	return s.planner.backendRef(side.HTTPBackendRef, side.key, side.port, s.member, cluster)
 }
 
 func (s sides) newSlot(is Candidate, parts, sum uint64) slot {
 	weight := s.weights[is.Cluster]
-	e := slot{ref: s.refTo(is.Cluster), fraction: Fraction{Parts: parts, PartsSum: sum}, wake: s.wakes[is.Cluster], served: is.Serving(), absence: absenceOf(is),
-		planned: v1alpha1.PlannedBackend{Import: s.key.String(), Port: s.port, Cluster: is.Cluster, Verdict: string(is.Finding.Verdict),
-			Reason: v1alpha1.WeightByRollout, Health: is.State.record(is.Endpoints),
-			Message: fmt.Sprintf("%d %% of what %s serves, by TrafficRollout %s", weight, is.Cluster, s.Name)}}
-	switch {
-	case is.Resolving:
-		e.planned.Reason, e.planned.Message = v1alpha1.WeightResolving, "new here: weight follows once the member has resolved it"
-	case !is.Serving():
-		e.planned.Reason, e.planned.Message = weightOut(is.Finding.Verdict, is.Before), is.Finding.Message
+	e := s.slotOf(s.next, is, fmt.Sprintf("%d %% of what %s serves, by TrafficRollout %s", weight, is.Cluster, s.Name))
+	e.fraction, e.wake = Fraction{Parts: parts, PartsSum: sum}, s.wakes[is.Cluster]
+	if weight > 0 {
+		e.spare = 0
 	}
-	if weight == 0 {
-		e.spare = 2 + is.distance(s.member.Member)
+	return e
+}
+
+// oldSlot lists the old side where the new one stands for the whole: else an abort would have to wait until it is seen there again, and
+// the other clusters would serve its part meanwhile.
+func (s sides) oldSlot(was Candidate) slot {
+	observer := s.observer(s.old)
+	was = observer.observe([]Candidate{was})[0]
+	e := s.slotOf(s.old, was, fmt.Sprintf("all of what %s serves goes to %s, by TrafficRollout %s", was.Cluster, s.to.Name, s.Name))
+	e.fraction, e.wake = Fraction{Parts: 0, PartsSum: 1}, observer.wake(was.State, was.sight())
+	return e
+}
+
+// slotOf lists a side in a cluster without a share.
+func (s sides) slotOf(side sideRef, c Candidate, message string) slot {
+	e := slot{ref: s.refTo(side, c.Cluster), served: c.Serving(), absence: absenceOf(c), spare: 2 + c.distance(s.member.Member),
+		planned: v1alpha1.PlannedBackend{Import: side.key.String(), Port: side.port, Cluster: c.Cluster, Verdict: string(c.Finding.Verdict),
+			Reason: v1alpha1.WeightByRollout, Message: message, Health: c.State.record(c.Endpoints)}}
+	switch {
+	case c.Resolving:
+		e.planned.Reason, e.planned.Message = v1alpha1.WeightResolving, "new here: weight follows once the member has resolved it"
+	case !c.Serving():
+		e.planned.Reason, e.planned.Message = weightOut(c.Finding.Verdict, c.Before), c.Finding.Message
 	}
 	return e
 }
