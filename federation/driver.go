@@ -3,7 +3,7 @@
 package federation
 
 import (
-	"bytes"
+	"strings"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -22,7 +22,7 @@ const (
 func WritesOfDrivers(fields []metav1.ManagedFieldsEntry) []metav1.ManagedFieldsEntry {
 	var out []metav1.ManagedFieldsEntry
 	for _, f := range fields {
-		if f.Manager == driverManager && f.FieldsV1 != nil && bytes.Contains(f.FieldsV1.Raw, []byte(`"f:rules"`)) {
+		if f.Manager == driverManager && strings.Contains(f.FieldsV1.GetRawString(), `"f:rules"`) {
 			out = append(out, f)
 		}
 	}

@@ -15,7 +15,7 @@ func TestTwoDrivers(t *testing.T) {
 	made := time.Unix(1000, 0)
 	wrote := func(manager, fields string, after time.Duration) metav1.ManagedFieldsEntry {
 		at := metav1.NewTime(made.Add(after))
-		return metav1.ManagedFieldsEntry{Manager: manager, Time: &at, FieldsV1: &metav1.FieldsV1{Raw: []byte(fields)}}
+		return metav1.ManagedFieldsEntry{Manager: manager, Time: &at, FieldsV1: metav1.NewFieldsV1(fields)}
 	}
 	const rules = `{"f:spec":{"f:rules":{}}}`
 	tests := map[string]struct {
@@ -30,7 +30,7 @@ func TestTwoDrivers(t *testing.T) {
 		"it changed them before":                 {fields: []metav1.ManagedFieldsEntry{wrote("gatewayAPI", rules, -time.Minute)}},
 		"a person changed the rules":             {fields: []metav1.ManagedFieldsEntry{wrote("kubectl", rules, time.Minute)}},
 		"it changed something else":              {fields: []metav1.ManagedFieldsEntry{wrote("gatewayAPI", `{"f:metadata":{}}`, time.Minute)}},
-		"it changed them, and nobody knows when": {fields: []metav1.ManagedFieldsEntry{{Manager: "gatewayAPI", FieldsV1: &metav1.FieldsV1{Raw: []byte(rules)}}}},
+		"it changed them, and nobody knows when": {fields: []metav1.ManagedFieldsEntry{{Manager: "gatewayAPI", FieldsV1: metav1.NewFieldsV1(rules)}}},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
