@@ -48,12 +48,13 @@ func TestWhatIsInstalledIsAccepted(t *testing.T) {
 	apply(t, hub, "../examples/split/hub")
 	apply(t, hub, "../examples/external-dns/hub")
 	apply(t, hub, "../examples/metric/policy.yaml")
-	for _, rollout := range []string{"canary", "header-route", "mirror", "sticky", "waves", "blue-green"} {
+	for _, rollout := range []string{"canary", "header-route", "mirror", "sticky", "analysis", "move", "waves", "blue-green"} {
 		apply(t, hub, "../examples/canary/"+rollout+".yaml")
 	}
 	apply(t, member, "member")
 	apply(t, member, "../examples/split/members/eks")
 	apply(t, member, "../examples/canary/members")
+	apply(t, member, "../examples/canary/prometheus")
 
 	may := func(server *rest.Config, verb, group, resource, namespace string) bool {
 		name, sub, _ := strings.Cut(resource, "/")

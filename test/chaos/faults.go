@@ -40,8 +40,14 @@ func podFaults() []Fault {
 func answerFaults() []Fault {
 	made := func(name, word string, pods int, answers Answers) Fault {
 		return Fault{Name: name, Still: true, Lasts: 8 * time.Second, Answers: &answers,
-			Do:   func(_ context.Context, t testing.TB) error { labtest.TellPods(t, "gke", word, pods); return nil },
-			Undo: func(_ context.Context, t testing.TB) error { labtest.TellPods(t, "gke", "well", 2); return nil },
+			Do: func(_ context.Context, t testing.TB) error {
+				labtest.TellPods(t, "gke", "helloworld", word, pods)
+				return nil
+			},
+			Undo: func(_ context.Context, t testing.TB) error {
+				labtest.TellPods(t, "gke", "helloworld", "well", 2)
+				return nil
+			},
 		}
 	}
 	return []Fault{

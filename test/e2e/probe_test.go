@@ -35,8 +35,8 @@ func TestProbes(t *testing.T) {
 	entries := addresses(t)
 	require.Len(t, entries, 2)
 
-	labtest.TellPods(t, "eks", "sick", 2)
-	t.Cleanup(func() { labtest.TellPods(t, "eks", "well", 2) })
+	labtest.TellPods(t, "eks", "helloworld", "sick", 2)
+	t.Cleanup(func() { labtest.TellPods(t, "eks", "helloworld", "well", 2) })
 	labtest.ExpectWeights(t, "helloworld", labtest.Everywhere(0, 100))
 	labtest.Eventually(t, func() error {
 		if now := addresses(t); len(now) != 1 {
@@ -51,7 +51,7 @@ func TestProbes(t *testing.T) {
 		}
 		return nil
 	})
-	labtest.TellPods(t, "eks", "well", 2)
+	labtest.TellPods(t, "eks", "helloworld", "well", 2)
 	labtest.ExpectWeights(t, "helloworld", labtest.Everywhere(80, 20))
 	labtest.Eventually(t, func() error {
 		if now := addresses(t); !slices.Equal(now, entries) {

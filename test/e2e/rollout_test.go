@@ -8,14 +8,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	appsv1 "k8s.io/api/apps/v1"
-	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -23,82 +21,231 @@ import (
 
 	"isthmus.dev/isthmus/api/v1alpha1"
 	"isthmus.dev/isthmus/federation"
-	"isthmus.dev/isthmus/test/lab/controlplane"
+	"isthmus.dev/isthmus/test/lab/state"
 	"isthmus.dev/isthmus/test/labtest"
 )
 
+// thorough is how many requests of a split are counted where it is looked at closely: the standard deviation at 10 to 90 is 30 of them.
+const thorough = 10000
+
+// sample is how the example splits over the clusters, in percent.
+var sample = map[string]int32{"eks": 80, "gke": 20}
+
 // TestRollouts tells the stories of examples/canary, with requests at both gateways all the while, none of which fails.
 func TestRollouts(t *testing.T) {
-	labtest.SetPolicy(t, 80, 20)
-	labtest.ExpectWeights(t, "helloworld", labtest.Everywhere(80, 20))
-	shipVersionTwo(t)
-	for _, member := range labtest.Members {
-		load := labtest.Version(t, member).UnderLoad()
-		t.Cleanup(func() {
-			tally := load()
-			t.Logf("%s: %s", member, tally)
-			require.Zero(t, tally.Failures(), tally)
+	readyToRollOut(t)
+	for _, story := range []struct {
+		name string
+		tell func(*testing.T)
+	}{
+		{"canary", canaryStory}, {"hub killed in the middle of a step", restartStory}, {"waves", wavesStory},
+		{"blue-green", blueGreenStory}, {"move", moveStory},
+	} {
+		t.Run(story.name, func(t *testing.T) {
+			stop := underLoad(t)
+			story.tell(t)
+			stop()
 		})
 	}
-	t.Run("canary", canaryStory)
-	t.Run("waves", wavesStory)
-	t.Run("blue-green", blueGreenStory)
+}
+
+// readyToRollOut makes the example's split what it is to be, and the new version ready beside the old one.
+func readyToRollOut(t *testing.T) {
+	t.Helper()
+	labtest.SetPolicy(t, sample["eks"], sample["gke"])
+	labtest.ShipNewVersion(t)
+	for _, member := range labtest.Members {
+		labtest.TellPods(t, member, labtest.NewVersion, "well", 1) // a run that was interrupted may have left it ill
+	}
+	labtest.ExpectSides(t, everybodyAt(0))
+}
+
+// underLoad sends requests to every gateway until the returned function is called, or the test ends; none of them may fail.
+func underLoad(t *testing.T) (stop func()) {
+	t.Helper()
+	loads := map[string]func() *labtest.Tally{}
+	for _, member := range labtest.Members {
+		loads[member] = labtest.Version(t, member).UnderLoad()
+	}
+	stop = sync.OnceFunc(func() {
+		for member, load := range loads {
+			tally := load()
+			t.Logf("%s: %s", member, tally)
+			assert.Zero(t, tally.Failures(), tally)
+		}
+	})
+	t.Cleanup(stop)
+	return stop
+}
+
+// beginRollout begins a rollout. At the end, whatever happens, it is gone, and everything is as the policy says.
+func beginRollout(t *testing.T, file string) {
+	t.Helper()
+	t.Cleanup(func() { labtest.ExpectSides(t, everybodyAt(0)) })
+	labtest.BeginRollout(t, file)
+}
+
+// everybodyAt are the weights when the rollout is as far in every cluster.
+func everybodyAt(percent int32) map[labtest.Backend]int32 {
+	return labtest.SidesAt(sample, map[string]int32{"eks": percent, "gke": percent})
 }
 
 func canaryStory(t *testing.T) {
-	applyRollout(t, "canary.yaml")
-	expectRollout(t, v1alpha1.RolloutPaused, 10)
+	beginRollout(t, "canary.yaml")
 	browser := labtest.Version(t, "gke").KeepingCookies(t)
-	labtest.Version(t, "eks").ExpectSplit(t, 2000, "next", 0.1)
-	labtest.Version(t, "gke").ExpectSplit(t, 2000, "next", 0.1)
-	labtest.Version(t, "eks").With("X-Version", "next").ExpectOnly(t, "next", 50)
+	for i, percent := range []int32{10, 30, 50} {
+		if i > 0 {
+			labtest.SayToRollout(t, v1alpha1.VerbPromote, fmt.Sprint(percent))
+		}
+		labtest.ExpectRollout(t, v1alpha1.RolloutPaused, percent)
+		labtest.ExpectSides(t, everybodyAt(percent))
+		settleAt(t, percent)
+		labtest.Version(t, "eks").ExpectSplit(t, thorough, "next", float64(percent)/100)
+		labtest.Version(t, "gke").ExpectSplit(t, requests, "next", float64(percent)/100)
+		labtest.Version(t, "eks").With("X-Version", "next").ExpectOnly(t, "next", 50)
+		if i == 0 {
+			meetNext(t, browser)
+		}
+		require.Equal(t, 100, browser.Count(100).ByServer["next"], "who was answered by the new version stays there")
+	}
+
+	labtest.Scale(t, "eks", labtest.NewVersion, 0)
+	expectProgrammed(t, "eks", labtest.NewVersion, "eks", 0)
+	settleAt(t, 10)
+	labtest.Version(t, "eks").ExpectSplit(t, requests, "next", 0.1)
+	labtest.Scale(t, "eks", labtest.NewVersion, 1)
+	labtest.ExpectSides(t, everybodyAt(50))
+
+	loseAClusterUnderWay(t)
+	labtest.ExpectSides(t, everybodyAt(100))
+	for _, member := range labtest.Members {
+		labtest.Version(t, member).ExpectOnly(t, "next", 100)
+	}
+	labtest.SayToRollout(t, v1alpha1.VerbAbort, "1")
+	labtest.ExpectRollout(t, v1alpha1.RolloutDegraded, 0)
+	expectNoNext(t, browser)
+}
+
+// loseAClusterUnderWay takes a cluster away, with both versions, while half is to be at the new one. It drops out, the other serves alone by
+// its own step, and no further step is taken until it is back.
+func loseAClusterUnderWay(t *testing.T) {
+	t.Helper()
+	for _, app := range []string{"helloworld", labtest.NewVersion} {
+		labtest.SetReplicas(t, "eks", app, 0)
+	}
+	t.Cleanup(func() { labtest.Scale(t, "eks", "helloworld", 2) })
+	labtest.ExpectSides(t, labtest.SidesAt(map[string]int32{"gke": 100}, map[string]int32{"gke": 50}))
+	settleAt(t, 50)
+	labtest.Version(t, "eks").ExpectSplit(t, requests, "next", 0.5)
+	labtest.SayToRollout(t, v1alpha1.VerbPromote, "beyond")
+	labtest.ExpectRolloutTo(t, func(s v1alpha1.TrafficRolloutStatus) bool {
+		return s.Weight == 50 && strings.Contains(s.Message, "waits, at 50 %, for helloworld-v2 in eks: ")
+	})
+	t.Logf("%s", labtest.RolloutStatus(t).Message)
+	labtest.Scale(t, "eks", "helloworld", 2)
+	labtest.Scale(t, "eks", labtest.NewVersion, 1)
+	labtest.ExpectRolloutTo(t, func(s v1alpha1.TrafficRolloutStatus) bool { return s.Phase == v1alpha1.RolloutHealthy })
+}
+
+// meetNext lets a browser ask until the new version answers it.
+func meetNext(t *testing.T, browser *labtest.Requester) {
+	t.Helper()
 	labtest.Eventually(t, func() error {
 		if version, err := browser.Send(context.Background()); err != nil || version != "next" {
 			return errors.Join(err, fmt.Errorf("answered by %q", version))
 		}
 		return nil
 	})
-	require.Equal(t, 100, browser.Count(100).ByServer["next"], "who was answered by the new version stays there")
-	sayTo(t, v1alpha1.VerbPromote, "1")
-	expectRollout(t, v1alpha1.RolloutPaused, 50)
-	labtest.Version(t, "eks").ExpectSplit(t, 2000, "next", 0.5)
-	require.Equal(t, 100, browser.Count(100).ByServer["next"])
+}
 
-	labtest.Scale(t, "eks", "helloworld-v2", 0)
-	expectProgrammed(t, "eks", "helloworld-v2", "eks", 0)
-	labtest.Version(t, "eks").ExpectSplit(t, 2000, "next", 0.1)
-	labtest.Scale(t, "eks", "helloworld-v2", 1)
-	sayTo(t, v1alpha1.VerbAbort, "1")
-	expectRollout(t, v1alpha1.RolloutDegraded, 0)
-	expectNoNext(t, browser)
-	endRollout(t)
+// settleAt waits until both gateways give the new version roughly its share: written is not yet in the proxy.
+func settleAt(t *testing.T, percent int32) {
+	t.Helper()
+	for _, member := range labtest.Members {
+		labtest.Eventually(t, func() error {
+			if c := labtest.Version(t, member).Count(300); c.Failures() > 0 || c.ByServer["next"] < 300*(int(percent)-8)/100 || c.ByServer["next"] > 300*(int(percent)+8)/100 {
+				return fmt.Errorf("%s is not at %d %%: %s", member, percent, c)
+			}
+			return nil
+		})
+	}
+}
+
+// restartStory kills the hub when one member has the next step's weights, and the other cannot be reached and has not.
+func restartStory(t *testing.T) {
+	ctx := context.Background()
+	t.Cleanup(func() { require.NoError(t, labtest.Lab.Heal(ctx)) })
+	beginRollout(t, "canary.yaml")
+	labtest.ExpectRollout(t, v1alpha1.RolloutPaused, 10)
+	stop := labtest.FollowRollout(t)
+	require.NoError(t, labtest.Lab.Partition(ctx, "hub", "eks"))
+	labtest.SayToRollout(t, v1alpha1.VerbPromote, "1")
+	labtest.ExpectSidesIn(t, "gke", everybodyAt(30))
+	labtest.ExpectSidesIn(t, "eks", everybodyAt(10))
+	require.NoError(t, labtest.Lab.Kill(state.Hub, state.Hub))
+	require.NoError(t, labtest.Lab.Heal(ctx))
+	labtest.ExpectRollout(t, v1alpha1.RolloutPaused, 30)
+	labtest.ExpectSides(t, everybodyAt(30))
+	stop()
 }
 
 func wavesStory(t *testing.T) {
-	applyRollout(t, "waves.yaml")
-	labtest.Eventually(t, func() error {
-		if s := rolloutStatus(t); s.Phase != v1alpha1.RolloutHealthy {
-			return fmt.Errorf("%s: %s", s.Phase, s.Message)
-		}
-		return nil
-	})
+	beginRollout(t, "waves.yaml")
+	stop := labtest.FollowRollout(t)
+	labtest.ExpectRolloutTo(t, func(s v1alpha1.TrafficRolloutStatus) bool { return s.Phase == v1alpha1.RolloutHealthy })
+	stop()
 	labtest.Version(t, "eks").ExpectOnly(t, "next", 100)
-	sayTo(t, v1alpha1.VerbAbort, "2")
-	expectRollout(t, v1alpha1.RolloutDegraded, 0)
-	endRollout(t)
+	labtest.SayToRollout(t, v1alpha1.VerbAbort, "2")
+	labtest.ExpectRollout(t, v1alpha1.RolloutDegraded, 0)
 }
 
 func blueGreenStory(t *testing.T) {
-	applyRollout(t, "blue-green.yaml")
-	expectRollout(t, v1alpha1.RolloutPaused, 0)
-	labtest.Version(t, "gke").With("X-Preview", "yes").ExpectOnly(t, "next", 50)
-	expectNoNext(t, labtest.Version(t, "gke"))
-	sayTo(t, v1alpha1.VerbPromote, "3")
-	expectRollout(t, v1alpha1.RolloutPaused, 100)
-	labtest.Version(t, "gke").ExpectOnly(t, "next", 100)
-	sayTo(t, v1alpha1.VerbAbort, "3")
-	expectRollout(t, v1alpha1.RolloutDegraded, 0)
-	endRollout(t)
+	beginRollout(t, "blue-green.yaml")
+	labtest.ExpectRollout(t, v1alpha1.RolloutPaused, 0)
+	for _, member := range labtest.Members {
+		labtest.Version(t, member).With("X-Preview", "yes").ExpectOnly(t, "next", 50)
+		expectNoNext(t, labtest.Version(t, member))
+	}
+	labtest.ExpectSides(t, everybodyAt(0))
+	labtest.SayToRollout(t, v1alpha1.VerbPromote, "3")
+	labtest.ExpectRollout(t, v1alpha1.RolloutPaused, 100)
+	for _, member := range labtest.Members {
+		labtest.Version(t, member).ExpectOnly(t, "next", 100)
+	}
+	labtest.SayToRollout(t, v1alpha1.VerbAbort, "3")
+	labtest.ExpectRollout(t, v1alpha1.RolloutDegraded, 0)
+	for _, member := range labtest.Members {
+		expectNoNext(t, labtest.Version(t, member))
+	}
+}
+
+// moveStory moves the old version from eks to gke, up to the end: nothing runs in eks, its export is deleted, and then the rollout.
+func moveStory(t *testing.T) {
+	beginRollout(t, "move.yaml")
+	t.Cleanup(func() {
+		labtest.Scale(t, "eks", "helloworld", 2)
+		labtest.Apply(t, "eks", "split", "members", "base", "exports.yaml")
+	})
+	for _, share := range []int32{20, 40} { // a quarter and a half of the 80 of eks
+		labtest.ExpectRollout(t, v1alpha1.RolloutPaused, share*100/80)
+		labtest.ExpectWeights(t, "helloworld", labtest.Everywhere(80-share, 20+share))
+		labtest.SayToRollout(t, v1alpha1.VerbPromote, fmt.Sprint(share))
+	}
+	labtest.ExpectRolloutTo(t, func(s v1alpha1.TrafficRolloutStatus) bool {
+		return s.Phase == v1alpha1.RolloutHealthy && strings.Contains(s.Message, "delete the ServiceExport in eks")
+	})
+	labtest.ExpectWeights(t, "helloworld", labtest.Everywhere(0, 100))
+	for _, member := range labtest.Members {
+		labtest.Hello(t, member).ExpectOnly(t, "gke", 300)
+	}
+	labtest.Scale(t, "eks", "helloworld", 0)
+	export := &mcsv1beta1.ServiceExport{ObjectMeta: metav1.ObjectMeta{Namespace: labtest.Sample, Name: "helloworld"}}
+	require.NoError(t, labtest.Cluster(t, "eks").Delete(context.Background(), export))
+	labtest.ExpectRolloutTo(t, func(s v1alpha1.TrafficRolloutStatus) bool { return s.Retired })
+	labtest.EndRollout(t)
+	for _, member := range labtest.Members {
+		labtest.Hello(t, member).ExpectOnly(t, "gke", 300)
+	}
 }
 
 // expectNoNext waits until a hundred requests in a row are answered by the old version.
@@ -129,97 +276,4 @@ func expectProgrammed(t *testing.T, member, service, cluster string, weight int3
 		}
 		return fmt.Errorf("%s in %s has not %d in %s: %+v", service, cluster, weight, member, plan.Status)
 	})
-}
-
-func example(file string) string { return filepath.Join("..", "..", "examples", "canary", file) }
-
-func applyTo(t *testing.T, cluster, file string) {
-	t.Helper()
-	cfg, err := labtest.Lab.RESTConfig(cluster)
-	require.NoError(t, err)
-	a, err := controlplane.NewApplier(cfg)
-	require.NoError(t, err)
-	require.NoError(t, a.ApplyFiles(context.Background(), example(file)))
-}
-
-// shipVersionTwo runs and exports version 2 in every member, and takes it away at the end.
-func shipVersionTwo(t *testing.T) {
-	t.Helper()
-	meta := metav1.ObjectMeta{Namespace: labtest.Sample, Name: "helloworld-v2"}
-	t.Cleanup(func() {
-		for _, member := range labtest.Members {
-			c := labtest.Cluster(t, member)
-			for _, o := range []client.Object{&mcsv1beta1.ServiceExport{ObjectMeta: meta}, &corev1.Service{ObjectMeta: meta}, &appsv1.Deployment{ObjectMeta: meta}} {
-				require.NoError(t, client.IgnoreNotFound(c.Delete(context.Background(), o)))
-			}
-		}
-		for _, cluster := range append([]string{"hub"}, labtest.Members...) {
-			labtest.Eventually(t, func() error {
-				err := labtest.Cluster(t, cluster).Get(context.Background(), client.ObjectKey{Namespace: meta.Namespace, Name: meta.Name}, &mcsv1beta1.ServiceImport{})
-				if apierrors.IsNotFound(err) {
-					return nil
-				}
-				return fmt.Errorf("%s still has the import: %w", cluster, err)
-			})
-		}
-	})
-	for _, member := range labtest.Members {
-		applyTo(t, member, filepath.Join("members", "helloworld-v2.yaml"))
-		labtest.Scale(t, member, meta.Name, 1)
-	}
-}
-
-// applyRollout begins a rollout, which is aborted and taken away at the end whatever happens.
-func applyRollout(t *testing.T, file string) {
-	t.Helper()
-	t.Cleanup(func() { endRollout(t) })
-	applyTo(t, "hub", file)
-}
-
-func theRollout() *v1alpha1.TrafficRollout {
-	return &v1alpha1.TrafficRollout{ObjectMeta: metav1.ObjectMeta{Namespace: labtest.Sample, Name: "helloworld"}}
-}
-
-// endRollout brings everything back, and waits until the rollout is gone and nobody is answered by the new version.
-func endRollout(t *testing.T) {
-	t.Helper()
-	hub, ctx := labtest.Cluster(t, "hub"), context.Background()
-	rollout := theRollout()
-	if apierrors.IsNotFound(hub.Get(ctx, client.ObjectKeyFromObject(rollout), rollout)) {
-		return
-	}
-	sayTo(t, v1alpha1.VerbAbort, "end")
-	require.NoError(t, client.IgnoreNotFound(hub.Delete(ctx, rollout)))
-	labtest.Eventually(t, func() error {
-		err := hub.Get(ctx, client.ObjectKeyFromObject(rollout), theRollout())
-		if apierrors.IsNotFound(err) {
-			return nil
-		}
-		return fmt.Errorf("the rollout is still there: %w", err)
-	})
-	labtest.ExpectWeights(t, "helloworld", labtest.Everywhere(80, 20))
-}
-
-func rolloutStatus(t *testing.T) v1alpha1.TrafficRolloutStatus {
-	t.Helper()
-	rollout := theRollout()
-	require.NoError(t, labtest.Cluster(t, "hub").Get(context.Background(), client.ObjectKeyFromObject(rollout), rollout))
-	return rollout.Status
-}
-
-func expectRollout(t *testing.T, phase v1alpha1.RolloutPhase, weight int32) {
-	t.Helper()
-	labtest.Eventually(t, func() error {
-		s := rolloutStatus(t)
-		if s.Phase == phase && s.Weight == weight && (phase != v1alpha1.RolloutPaused || strings.Contains(s.Message, "waits for")) {
-			return nil
-		}
-		return fmt.Errorf("%s at %d: %s", s.Phase, s.Weight, s.Message)
-	})
-}
-
-func sayTo(t *testing.T, verb, value string) {
-	t.Helper()
-	require.NoError(t, labtest.Cluster(t, "hub").Patch(context.Background(), theRollout(), client.RawPatch("application/merge-patch+json",
-		fmt.Appendf(nil, `{"metadata":{"annotations":{%q:%q}}}`, verb, value))))
 }

@@ -42,15 +42,15 @@ func FromPod(t testing.TB, cluster, prefix string) *http.Client {
 	}}
 }
 
-// TellPods posts a word, such as sick, to /control of the first pods of helloworld by name, so many of them, or to all
-// where there are fewer.
-func TellPods(t testing.TB, member, word string, howMany int) {
+// TellPods posts a word, such as sick, to /control of the first pods of an app of the example by name, so many of them, or
+// to all where there are fewer.
+func TellPods(t testing.TB, member, app, word string, howMany int) {
 	t.Helper()
 	var pods corev1.PodList
-	require.NoError(t, Cluster(t, member).List(context.Background(), &pods, client.InNamespace(Sample), client.MatchingLabels{"app": "helloworld"}))
+	require.NoError(t, Cluster(t, member).List(context.Background(), &pods, client.InNamespace(Sample), client.MatchingLabels{"app": app}))
 	require.NotEmpty(t, pods.Items)
 	slices.SortFunc(pods.Items, func(a, b corev1.Pod) int { return strings.Compare(a.Name, b.Name) })
-	from := FromPod(t, member, Sample+"/helloworld-")
+	from := FromPod(t, member, Sample+"/"+pods.Items[0].Name)
 	for _, pod := range pods.Items[:min(howMany, len(pods.Items))] {
 		req, err := http.NewRequestWithContext(context.Background(), http.MethodPost, fmt.Sprintf("http://%s:5000/control/%s", pod.Status.PodIP, word), http.NoBody)
 		require.NoError(t, err)

@@ -28,10 +28,14 @@ type Tally struct {
 	// ByServer counts answers by the cluster that gave them.
 	ByServer map[string]int
 	failed   map[string]int
+	// answered are those of the failed that were answered by a server all the same, by that.
+	answered map[string]int
 	total    int
 }
 
-func newTally() *Tally { return &Tally{ByServer: map[string]int{}, failed: map[string]int{}} }
+func newTally() *Tally {
+	return &Tally{ByServer: map[string]int{}, failed: map[string]int{}, answered: map[string]int{}}
+}
 
 func (c *Tally) add(server string, err error) {
 	c.mu.Lock()
@@ -39,6 +43,7 @@ func (c *Tally) add(server string, err error) {
 	c.total++
 	if err != nil {
 		c.failed[err.Error()]++
+		c.answered[server]++
 		return
 	}
 	c.ByServer[server]++
@@ -53,6 +58,13 @@ func (c *Tally) Failures() int {
 		n += k
 	}
 	return n
+}
+
+// AnsweredBadly is how many requests a server answered itself, with an error.
+func (c *Tally) AnsweredBadly(server string) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.answered[server]
 }
 
 // String is the whole tally in a line.

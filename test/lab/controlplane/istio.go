@@ -111,8 +111,12 @@ func (c Cluster) istioValues() map[string]any {
 			// The program nft is there for kube-proxy already.
 			"nativeNftables": true,
 		},
-		"meshConfig": map[string]any{"enablePrometheusMerge": true},
-		// Its metrics are a filter of Istio's own build of Envoy.
+		"meshConfig": map[string]any{
+			"enablePrometheusMerge": true,
+			// Envoy's own count of the requests to each service, which Istio leaves out unless it is asked.
+			"defaultConfig": map[string]any{"proxyStatsMatcher": map[string]any{"inclusionRegexps": []any{`cluster\.outbound.*upstream_rq.*`}}},
+		},
+		// istio_requests_total is of a filter of Istio's own build of Envoy.
 		"telemetry": map[string]any{"enabled": false},
 		"env":       env,
 		// Nothing in the lab measures pods.
