@@ -182,5 +182,9 @@ func routeWish(m member, plan federation.RoutePlan) (fleet.Desired, bool) {
 	case planned.Object == nil || m.leaving:
 		return fleet.Desired{}, true
 	}
-	return fleet.Desired{Objects: []client.Object{planned.Object}}, true
+	wish := fleet.Desired{Objects: []client.Object{planned.Object}}
+	if planned.Preview != nil {
+		wish.Objects = append(wish.Objects, planned.Preview)
+	}
+	return wish, true
 }

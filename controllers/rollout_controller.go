@@ -4,11 +4,13 @@ package controllers
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/events"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
@@ -40,6 +42,8 @@ func (r *rolloutReconciler) setup(mgr ctrl.Manager) error {
 		// Another of the same route may end, and a route may come to name the new side.
 		Watches(&v1alpha1.TrafficRollout{}, ofNamespace, builder.WithPredicates(specChanged)).
 		Watches(&gatewayv1.HTTPRoute{}, ofNamespace, builder.WithPredicates(specChanged)).
+		// A host name that a preview has or wants may be taken, or let go, anywhere.
+		Watches(&gatewayv1.HTTPRoute{}, handler.EnqueueRequestsFromMapFunc(r.ofHostnames), builder.WithPredicates(specChanged)).
 		// How far members have come.
 		Watches(&v1alpha1.RoutePlan{}, ofNamespace).
 		WatchesRawSource(&r.triggers.rollouts).
@@ -54,6 +58,22 @@ func (r *rolloutReconciler) ofNamespace(ctx context.Context, o client.Object) []
 	out := make([]reconcile.Request, 0, len(rollouts))
 	for _, rollout := range rollouts {
 		out = append(out, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(rollout)})
+	}
+	return out
+}
+
+// ofHostnames wakes the rollouts of all namespaces whose preview has a host name that a route serves.
+func (r *rolloutReconciler) ofHostnames(ctx context.Context, o client.Object) []reconcile.Request {
+	rollouts, err := rolloutsOf(ctx, r.Client, metav1.NamespaceAll)
+	if err != nil {
+		return nil
+	}
+	var out []reconcile.Request
+	for _, rollout := range rollouts {
+		b := rollout.Spec.BlueGreen
+		if b != nil && slices.Contains(o.(*gatewayv1.HTTPRoute).Spec.Hostnames, gatewayv1.Hostname(b.PreviewHostname)) {
+			out = append(out, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(rollout)})
+		}
 	}
 	return out
 }
@@ -143,6 +163,11 @@ func (r *rolloutReconciler) checks(ctx context.Context, rollout *v1alpha1.Traffi
 	if checks.Rollouts, err = rolloutsOf(ctx, r.Client, rollout.Namespace); err != nil {
 		return checks, err
 	}
+	if b := rollout.Spec.BlueGreen; b != nil && b.PreviewHostname != "" && checks.Route != nil {
+		if err := r.checkPreview(ctx, &checks); err != nil {
+			return checks, err
+		}
+	}
 	for _, key := range federation.ImportsOfRollout(rollout) {
 		remembered, err := r.remembered(ctx, key)
 		if err != nil {
@@ -153,6 +178,21 @@ func (r *rolloutReconciler) checks(ctx context.Context, rollout *v1alpha1.Traffi
 		}
 	}
 	return checks, nil
+}
+
+// checkPreview adds what tells whether the preview can have its host name.
+func (r *rolloutReconciler) checkPreview(ctx context.Context, checks *federation.RolloutChecks) (err error) {
+	if checks.Parents, err = r.parents(ctx, checks.Route); err != nil {
+		return err
+	}
+	var routes gatewayv1.HTTPRouteList
+	if err := r.List(ctx, &routes); err != nil {
+		return err
+	}
+	for i := range routes.Items {
+		checks.Routes = append(checks.Routes, &routes.Items[i])
+	}
+	return nil
 }
 
 // report writes the state, and makes Events of what people want to know.

@@ -20,6 +20,16 @@ type Parent struct {
 	Listeners []gatewayv1.SectionName
 	// Accepted is the route's condition for this parent.
 	Accepted metav1.Condition
+
+	// admitting are the listeners that admit the route, whatever its host names.
+	admitting []gatewayv1.Listener
+}
+
+// takes tells whether any listener would take the route with a host name of its own.
+func (p Parent) takes(host gatewayv1.Hostname) bool {
+	return slices.ContainsFunc(p.admitting, func(l gatewayv1.Listener) bool {
+		return len(intersectHostnames(l.Hostname, []gatewayv1.Hostname{host})) > 0
+	})
 }
 
 // IsAccepted tells whether the route attaches to at least one listener.
@@ -42,6 +52,7 @@ func Attach(route *gatewayv1.HTTPRoute, ref gatewayv1.ParentReference, gateway *
 			continue
 		}
 		allowed++
+		p.admitting = append(p.admitting, l)
 		if len(intersectHostnames(l.Hostname, route.Spec.Hostnames)) > 0 {
 			p.Listeners = append(p.Listeners, l.Name)
 		}

@@ -135,7 +135,7 @@ func (r *rollout) abort() bool {
 		return false
 	}
 	r.enter(0)
-	r.Paused, r.Promoted, r.StepStarted, r.AnalysisStarted = false, "", nil, nil
+	r.Paused, r.Promoted, r.StepStarted, r.AnalysisStarted, r.PreviewHostname = false, "", nil, nil, ""
 	r.say(v1alpha1.RolloutDegraded, fmt.Sprintf("aborted, and everything %s: %s; to begin again, change the spec or annotate it with %s",
 		r.wayBack(), r.Aborted, v1alpha1.VerbRetry))
 	return true
@@ -160,7 +160,7 @@ func (r *rollout) retire() bool {
 		return false
 	}
 	r.enter(len(r.waves))
-	r.Retired, r.Aborted, r.Paused, r.Promoted, r.StepStarted, r.AnalysisStarted = true, "", false, "", nil, nil
+	r.Retired, r.Aborted, r.Paused, r.Promoted, r.StepStarted, r.AnalysisStarted, r.PreviewHostname = true, "", false, "", nil, nil, ""
 	if from, _ := sidesOf(r.Rollout.Spec); from.Cluster != "" {
 		r.say(v1alpha1.RolloutHealthy, fmt.Sprintf("%s exports %s no more: this rollout can be deleted", from.Cluster, from.Name))
 		return true
@@ -209,7 +209,7 @@ func (r *rollout) walk() bool {
 		r.enter(int(r.Wave) + 1)
 		r.startWave()
 	}
-	r.Promoted, r.StepStarted, r.AnalysisStarted = "", nil, nil
+	r.Promoted, r.StepStarted, r.AnalysisStarted, r.PreviewHostname = "", nil, nil, ""
 	r.say(v1alpha1.RolloutHealthy, r.finished())
 	return true
 }

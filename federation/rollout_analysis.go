@@ -210,7 +210,7 @@ func intervalOf(metric v1alpha1.RolloutMetric) time.Duration {
 
 // reached tells whether any request reaches the new side by the wave that is under way.
 func (r *rollout) reached() bool {
-	return r.Weight > 0 || r.Mirror > 0 || len(r.HeaderRoute) > 0
+	return r.Weight > 0 || r.Mirror > 0 || len(r.HeaderRoute) > 0 || r.PreviewHostname != ""
 }
 
 // hasTraffic tells whether any of what a metric is of reaches the new side. A preview is looked at also in ways of which a rollout knows

@@ -105,7 +105,8 @@ func sameOverlay(a, b v1alpha1.TrafficRolloutStatus) bool {
 		}
 		return out
 	}
-	return maps.Equal(weights(a), weights(b)) && a.Mirror == b.Mirror && slices.EqualFunc(a.HeaderRoute, b.HeaderRoute, sameHeader)
+	return maps.Equal(weights(a), weights(b)) && a.Mirror == b.Mirror && a.PreviewHostname == b.PreviewHostname &&
+		slices.EqualFunc(a.HeaderRoute, b.HeaderRoute, sameHeader)
 }
 
 func sameHeader(a, b gatewayv1.HTTPHeaderMatch) bool {

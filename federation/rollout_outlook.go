@@ -225,6 +225,8 @@ func (s rolloutStep) words() string {
 		return "header route " + headerWords(*s.header)
 	case s.mirror != nil:
 		return fmt.Sprintf("mirror %d %%", *s.mirror)
+	case s.host != nil:
+		return "preview at " + string(*s.host)
 	}
 	return ""
 }

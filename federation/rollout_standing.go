@@ -21,6 +21,9 @@ type RolloutChecks struct {
 	Route *gatewayv1.HTTPRoute
 	// Rollouts of the namespace.
 	Rollouts []*v1alpha1.TrafficRollout
+	// Parents of the route, and Routes of the hub, where the rollout has a preview under a host name of its own.
+	Parents []Parent
+	Routes  []*gatewayv1.HTTPRoute
 	// Exporters of the imports that exist.
 	Exporters map[ServiceKey][]string
 }
@@ -44,7 +47,7 @@ type RolloutStanding struct {
 //	there              | no             | no             | refused
 //	there              | yes            | yes            | refused: the route splits them itself
 //	Argo Rollouts'     | yes            | no             | refused: one of the two has to go
-//	there              | yes            | no             | runs, once the new side is exported
+//	there              | yes            | no             | runs, once the new side is exported, and its preview has its host name
 //
 // Of a move the old side is in the route while its cluster exports the import, and the new one when it does no more.
 func (c RolloutChecks) Standing() RolloutStanding {
@@ -82,6 +85,9 @@ func (c RolloutChecks) Standing() RolloutStanding {
 		return refused("%s has two drivers, since Argo Rollouts drives it too (%s): take it out of that Rollout's trafficRouting, or abort and delete this rollout; until then it stays where it is", name, other)
 	case len(c.Exporters[key]) == 0:
 		return refused("no cluster exports %s: create a ServiceExport of that name next to its Service", key)
+	}
+	if problem := c.previewProblem(); problem != "" {
+		return refused("%s", problem)
 	}
 	if rules := c.rules(); rules > maxRules {
 		return refused("with its headers and cookies %s would have %d rules, and an HTTPRoute holds %d: name one rule, or split the route", name, rules, maxRules)

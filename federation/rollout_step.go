@@ -22,6 +22,8 @@ type rolloutStep struct {
 	analysis *v1alpha1.RolloutAnalysis
 	header   *[]gatewayv1.HTTPHeaderMatch
 	mirror   *int32
+	// host is the host name under which the new side is reached, until the rollout is over.
+	host *gatewayv1.PreciseHostname
 }
 
 // rolloutPause lasts for a time, or until somebody promotes.
@@ -77,11 +79,16 @@ func blueGreenSteps(b *v1alpha1.BlueGreenStrategy) []rolloutStep {
 	if len(b.PreviewMatch) > 0 {
 		steps = append(steps, rolloutStep{header: &b.PreviewMatch})
 	}
+	looked := "the preview is there to be looked at"
+	if b.PreviewHostname != "" {
+		steps = append(steps, rolloutStep{host: &b.PreviewHostname})
+		looked += ", at " + string(b.PreviewHostname)
+	}
 	if b.PrePromotionAnalysis != nil {
 		steps = append(steps, rolloutStep{analysis: b.PrePromotionAnalysis})
 	}
 	if !b.AutoPromotion {
-		steps = append(steps, rolloutStep{pause: &rolloutPause{forever: true, why: "the preview is there to be looked at"}})
+		steps = append(steps, rolloutStep{pause: &rolloutPause{forever: true, why: looked}})
 	}
 	steps = append(steps, weightStep(100))
 	if b.PostPromotionAnalysis != nil {
@@ -112,13 +119,38 @@ func (r *rollout) act(s rolloutStep, wave rolloutWave) bool {
 		return r.takePause(*s.pause)
 	case s.analysis != nil:
 		return r.takeAnalysis(s.analysis, wave)
+	}
+	return r.takeRules(s)
+}
+
+// takeRules lays rules over the route beside its weights. The step is done when every member where requests enter has programmed
+// them: what follows may measure by them.
+func (r *rollout) takeRules(s rolloutStep) bool {
+	was := r.TrafficRolloutStatus
+	switch {
 	case s.header != nil:
 		r.HeaderRoute = *s.header
 	case s.mirror != nil:
 		r.Mirror = *s.mirror
+	case s.host != nil:
+		r.PreviewHostname = *s.host
 	}
-	return true
+	changed := !sameOverlay(was, r.TrafficRolloutStatus)
+	if changed {
+		r.start()
+	}
+	if r.Promoted == v1alpha1.PromotedFull || !changed && len(r.Lagging) == 0 {
+		return true
+	}
+	r.say(v1alpha1.RolloutProgressing, s.words()+" is being programmed")
+	if !changed {
+		r.Message += " in " + strings.Join(r.Lagging, ", ")
+	}
+	return false
 }
+
+// laysRules tells whether a step lays rules beside the weights.
+func (s rolloutStep) laysRules() bool { return s.header != nil || s.mirror != nil || s.host != nil }
 
 // takeWeight gives the canary its share. A share grows only when the new side serves in every cluster of the wave. The step is
 // done when every member where requests enter has programmed it.

@@ -247,6 +247,9 @@ func (w *rolloutWorld) state() string {
 	if s.Mirror > 0 {
 		text += fmt.Sprintf(" mirror=%d", s.Mirror)
 	}
+	if s.PreviewHostname != "" {
+		text += " preview"
+	}
 	if w.rollout.DeletionTimestamp != nil && !w.plan.Finalizer {
 		text += " gone"
 	}

@@ -90,7 +90,7 @@ func (w *rolloutWorld) lags() []string {
 
 // overlaid is what members have to program.
 func overlaid(s v1alpha1.TrafficRolloutStatus) string {
-	text := fmt.Sprint(s.HeaderRoute, s.Mirror)
+	text := fmt.Sprint(s.HeaderRoute, s.Mirror, s.PreviewHostname)
 	for _, c := range s.Clusters {
 		text += fmt.Sprint(c.Cluster, c.Weight)
 	}
@@ -442,7 +442,7 @@ func drawRollout(t *rapid.T) v1alpha1.TrafficRolloutSpec {
 		spec.Canary.Analysis = analysisOf(metric)
 	}
 	if rapid.IntRange(0, 3).Draw(t, "blue-green") == 0 {
-		spec.BlueGreen = &v1alpha1.BlueGreenStrategy{Active: spec.Canary.Stable, Preview: spec.Canary.Canary, AutoPromotion: rapid.Bool().Draw(t, "auto"),
+		spec.BlueGreen = &v1alpha1.BlueGreenStrategy{Active: spec.Canary.Stable, Preview: spec.Canary.Canary, AutoPromotion: rapid.Bool().Draw(t, "auto"), PreviewHostname: "preview.example.com",
 			PreviewMatch: []gatewayv1.HTTPHeaderMatch{{Name: "X-Preview", Value: "yes"}}, PrePromotionAnalysis: analysisOf(metric)}
 		spec.Canary = nil
 	}
@@ -544,4 +544,5 @@ func checkVerdictOfAbort(t *rapid.T, w *rolloutWorld) {
 	require.False(t, back.plan.Finalizer)
 	require.Empty(t, back.rollout.Status.HeaderRoute)
 	require.Zero(t, back.rollout.Status.Mirror)
+	require.Empty(t, back.rollout.Status.PreviewHostname)
 }

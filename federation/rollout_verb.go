@@ -175,6 +175,8 @@ func (r *rollout) promote() string {
 		return "it measures; to go on all the same, annotate it with " + v1alpha1.VerbSkipAnalysis
 	case step.weight != nil && len(r.waves[r.Wave].members) > 0 && r.absent(int(r.Wave)) == "":
 		return fmt.Sprintf("nothing waits for a person: %d %% is being programmed", r.Weight)
+	case step.laysRules():
+		return fmt.Sprintf("nothing waits for a person: %s is being programmed", step.words())
 	}
 	r.promoteStep()
 	return ""

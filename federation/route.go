@@ -72,6 +72,8 @@ type RoutePlan struct {
 type MemberRoute struct {
 	// Object to be written. Nil together with an empty Refused means that the member is to hold none.
 	Object *gatewayv1.HTTPRoute
+	// Preview is the route of a rollout's preview under a host name of its own; nil where there is none.
+	Preview *gatewayv1.HTTPRoute
 	// Refused says why nothing is written: what the member holds stays as it is.
 	Refused metav1.Condition
 	// Rules with every weight and its reason.
@@ -150,6 +152,8 @@ type routePlanner struct {
 	overlay *overlay
 	// copied are the rules of which copies stand in the route because of the overlay, by the index of the copy.
 	copied map[int]gatewayv1.HTTPRouteRule
+	// previewFrom is the first of the rules that are the preview's.
+	previewFrom int
 	// refused says why no member can be given the route.
 	refused *metav1.Condition
 }
@@ -157,7 +161,9 @@ type routePlanner struct {
 func newRoutePlanner(snapshot RouteSnapshot) routePlanner {
 	s := routePlanner{RouteSnapshot: snapshot, imports: map[ServiceKey]*Import{}, refused: refuseRoute(snapshot.Route),
 		overlay: overlayOf(snapshot.Route, snapshot.Rollouts)}
-	s.Route, s.copied = s.overlay.layRules(intent(s.Route))
+	written := intent(s.Route)
+	s.Route, s.copied = s.overlay.layRules(written)
+	s.Route, s.previewFrom = s.overlay.layPreview(s.Route, written)
 	for key, service := range snapshot.Services {
 		s.imports[key] = service.Import()
 	}
@@ -200,6 +206,7 @@ func (s routePlanner) planMember(m RouteMember) MemberRoute {
 		result.wake = earlier(result.wake, expanded.wake)
 	}
 	RouteOwner(s.Route.Namespace, s.Route.Name).Mark(&object.ObjectMeta)
+	result.Preview = s.cutPreview(object)
 	return result
 }
 

@@ -202,7 +202,7 @@ type RolloutSticky struct {
 	Cookie string `json:"cookie,omitempty"`
 }
 
-// BlueGreenStrategy moves everything at once. The new side can be looked at before, by a header.
+// BlueGreenStrategy moves everything at once. The new side can be looked at before, by a header or under a host name of its own.
 //
 // +kubebuilder:validation:XValidation:rule="self.active.name != self.preview.name",message="active and preview are the same: name two ServiceImports"
 // +kubebuilder:validation:XValidation:rule="!has(self.active.cluster) && !has(self.preview.cluster)",message="blueGreen is between two ServiceImports: leave cluster out"
@@ -217,6 +217,12 @@ type BlueGreenStrategy struct {
 	// +optional
 	// +kubebuilder:validation:MaxItems=16
 	PreviewMatch []gatewayv1.HTTPHeaderMatch `json:"previewMatch,omitempty"`
+
+	// PreviewHostname is a host name of its own under which the preview is reached until the rollout is over: the whole route, with the
+	// preview in the place of the active side, and nothing of it under any other host name. A listener to which the route attaches has
+	// to take the host name, and no other route may serve it.
+	// +optional
+	PreviewHostname gatewayv1.PreciseHostname `json:"previewHostname,omitempty"`
 
 	// PrePromotionAnalysis has to succeed before the switch.
 	// +optional
@@ -349,6 +355,10 @@ type TrafficRolloutStatus struct {
 	// +optional
 	// +listType=atomic
 	HeaderRoute []gatewayv1.HTTPHeaderMatch `json:"headerRoute,omitempty"`
+
+	// PreviewHostname is the host name under which the new side is reached by itself.
+	// +optional
+	PreviewHostname gatewayv1.PreciseHostname `json:"previewHostname,omitempty"`
 
 	// Mirror is the percentage of requests that are copied to the new side.
 	// +optional
