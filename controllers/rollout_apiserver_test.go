@@ -230,3 +230,48 @@ func TestAnAnalysisDecides(t *testing.T) {
 	a.expectRollout(v1alpha1.RolloutDegraded, "smoke: the web hook says no")
 	a.expectVersions("eks", map[string]int32{"eks/helloworld": 10000})
 }
+
+// A preview under a host name of its own is there in each member until the rollout is over, and refused where it cannot be.
+func TestAPreviewUnderAHostNameOfItsOwn(t *testing.T) {
+	a := newApp(t, theClusterset(t), "eks", "gke")
+	ctx := t.Context()
+	for _, m := range []string{"eks", "gke"} {
+		a.exportOf("canary", m)
+		a.partlyOf("canary", m, 1, 1)
+	}
+	const host = "preview.example.com"
+	taken := a.route()
+	taken.Name, taken.Spec.Hostnames = "other", []gatewayv1.Hostname{host}
+	require.NoError(t, a.set.hub.Create(ctx, taken))
+	r := a.rollout()
+	r.Spec.Canary = nil
+	r.Spec.BlueGreen = &v1alpha1.BlueGreenStrategy{Active: v1alpha1.RolloutSide{Name: "helloworld"}, Preview: v1alpha1.RolloutSide{Name: "canary"},
+		PreviewHostname: host, KeepWarm: &metav1.Duration{Duration: time.Hour}}
+	require.NoError(t, a.set.hub.Create(ctx, r))
+	a.expectRollout(v1alpha1.RolloutPending, "HTTPRoute "+a.namespace+"/other serves the host name "+host)
+	require.NoError(t, a.set.hub.Delete(ctx, taken))
+	a.expectRollout(v1alpha1.RolloutPaused, "the preview is there to be looked at, at "+host)
+	key := client.ObjectKey{Namespace: a.namespace, Name: "helloworld-preview"}
+	for _, m := range []string{"eks", "gke"} {
+		var preview gatewayv1.HTTPRoute
+		require.NoError(t, a.set.members[m].Get(ctx, key, &preview))
+		require.Equal(t, []gatewayv1.Hostname{host}, preview.Spec.Hostnames)
+		for _, b := range preview.Spec.Rules[0].BackendRefs {
+			require.Contains(t, string(b.Name), "canary")
+		}
+		a.expectVersions(m, map[string]int32{m + "/helloworld": 10000})
+	}
+	a.sayTo(v1alpha1.VerbPromote, "1")
+	a.expectVersions("gke", map[string]int32{"gke/canary": 10000})
+	a.expectRollout(v1alpha1.RolloutPaused, "keep helloworld as it is")
+	a.sayTo(v1alpha1.VerbAbort, "1")
+	a.expectVersions("gke", map[string]int32{"gke/helloworld": 10000})
+	for _, m := range []string{"eks", "gke"} {
+		eventually(t, func() error {
+			if err := a.set.members[m].Get(ctx, key, &gatewayv1.HTTPRoute{}); !apierrors.IsNotFound(err) {
+				return fmt.Errorf("the preview is still in %s: %w", m, err)
+			}
+			return nil
+		})
+	}
+}
