@@ -156,6 +156,11 @@ func (o *overlay) switched() bool {
 	return len(o.weights) > 0 && !slices.ContainsFunc(o.Status.Clusters, func(c v1alpha1.RolloutCluster) bool { return c.Weight < 100 })
 }
 
+// standsFor tells whether the new side serves all of what an import is to serve, in every rule.
+func (o *overlay) standsFor(key ServiceKey) bool {
+	return o != nil && !o.moves() && o.Spec.Route.Rule == nil && o.switched() && key == ServiceKey{o.Namespace, o.from.Name}
+}
+
 // reaches tells whether a cluster belongs to a wave that is under way or done: what is said of requests with certain headers, and of
 // copies of requests, holds for no other.
 func (o *overlay) reaches(cluster string) bool {
@@ -183,7 +188,9 @@ func (o *overlay) sticks() bool {
 
 // cookie is the value by which a client is known that this rollout, and no earlier one, sent to the new side.
 func (o *overlay) cookie() string {
-	return fmt.Sprintf("%s-%d", o.to.Name, o.Status.ObservedGeneration)
+	// Of one that was deleted and made again under its name, the generation begins anew.
+	id, _, _ := strings.Cut(string(o.UID), "-")
+	return fmt.Sprintf("%s-%d-%s", o.to.Name, o.Status.ObservedGeneration, id)
 }
 
 func (o *overlay) cookieName() string { return cmp.Or(o.Spec.Canary.Sticky.Cookie, "isthmus-canary") }

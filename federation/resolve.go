@@ -107,6 +107,10 @@ func (s routePlanner) resolvedRefs() metav1.Condition {
 		if !isImport {
 			continue
 		}
+		if s.overlay.standsFor(key) {
+			// The new side serves all of it, also where the old one is gone.
+			key.Name, ref.Name = s.overlay.to.Name, gatewayv1.ObjectName(s.overlay.to.Name)
+		}
 		if _, problem := s.resolve(key, ref); problem != nil && !slices.Contains(messages, problem.Message) {
 			if len(messages) == 0 {
 				result = *problem

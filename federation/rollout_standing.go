@@ -11,9 +11,6 @@ import (
 	"isthmus.dev/isthmus/api/v1alpha1"
 )
 
-// maxRules is what an HTTPRoute holds (Gateway API, HTTPRouteSpec.rules).
-const maxRules = 16
-
 // RolloutChecks is what is needed to tell whether a rollout can run.
 type RolloutChecks struct {
 	Rollout *v1alpha1.TrafficRollout
@@ -89,28 +86,13 @@ func (c RolloutChecks) Standing() RolloutStanding {
 	if problem := c.previewProblem(); problem != "" {
 		return refused("%s", problem)
 	}
-	if rules := c.rules(); rules > maxRules {
-		return refused("with its headers and cookies %s would have %d rules, and an HTTPRoute holds %d: name one rule, or split the route", name, rules, maxRules)
+	o := &overlay{TrafficRollout: c.Rollout, from: from, to: to}
+	for _, pins := range o.pinsToCome() {
+		if _, problem := o.copies(c.Route, pins); problem != "" {
+			return refused("%s", problem)
+		}
 	}
 	return RolloutStanding{}
-}
-
-// rules that the route has when all those of the rollout are laid.
-func (c RolloutChecks) rules() int {
-	each := 0
-	if b := c.Rollout.Spec.BlueGreen; b != nil && len(b.PreviewMatch) > 0 {
-		each++
-	}
-	if s := c.Rollout.Spec.Canary; s != nil {
-		if slices.ContainsFunc(s.Steps, func(step v1alpha1.CanaryStep) bool { return step.SetHeaderRoute != nil }) {
-			each++
-		}
-		if s.Sticky != nil {
-			each++
-		}
-	}
-	from, _ := sidesOf(c.Rollout.Spec)
-	return len(c.Route.Spec.Rules) + each*len(c.rulesWith(from))
 }
 
 // uses tells whether the rules that are meant have a side among their backends.

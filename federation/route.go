@@ -233,6 +233,8 @@ type expandedRule struct {
 	planned   v1alpha1.PlannedRule
 	displaced []v1alpha1.PlannedBackend
 	wake      time.Time
+	// pairs are the clusters of which both sides of a rollout take a part.
+	pairs int
 }
 
 // earlier is the earlier of two times; one that is zero never comes.
@@ -259,6 +261,8 @@ type slot struct {
 	served  bool
 	absence absence
 	had     uint64
+	// second is whether it is the new side of a cluster whose old one takes a part too.
+	second bool
 	// waits is whether the other backends of its rule stand in for it, and unwritten whether there is nothing to list meanwhile.
 	waits, unwritten bool
 	// wake is when it changes by itself; the zero value where it does not.
@@ -274,6 +278,8 @@ type routedRule struct {
 	// pinned is whether it is a copy, which leads to the new side of a rollout.
 	pinned   bool
 	backends []gatewayv1.HTTPBackendRef
+	// single is in how many clusters, the last ones, a rollout lists the old side alone, since the rule does not hold both of all.
+	single int
 }
 
 func (s routePlanner) routed(index int) routedRule {
@@ -285,8 +291,19 @@ func (s routePlanner) routed(index int) routedRule {
 	return out
 }
 
+// expandRule spreads a rule's backends over the clusters. Where it does not hold both sides of a rollout in all of them, the new one
+// is left out of as many as it takes: without a plan, no failover would be written either.
 func (s routePlanner) expandRule(m RouteMember, index int) expandedRule {
 	rule := s.routed(index)
+	out := s.expand(m, rule)
+	for pairs := out.pairs; len(out.refs) > maxBackendRefs && rule.single < pairs; {
+		rule.single++
+		out = s.expand(m, rule)
+	}
+	return out
+}
+
+func (s routePlanner) expand(m RouteMember, rule routedRule) expandedRule {
 	out := expandedRule{planned: v1alpha1.PlannedRule{Name: rule.name}}
 	var sum uint64
 	for _, b := range rule.backends {
@@ -318,6 +335,9 @@ func (s routePlanner) expandRule(m RouteMember, index int) expandedRule {
 		out.planned.Backends = append(out.planned.Backends, e.planned)
 	}
 	for _, e := range slots {
+		if e.second {
+			out.pairs++
+		}
 		if e.displaced && e.fraction.Weight > 0 || e.waits {
 			out.displaced = append(out.displaced, e.planned)
 		}

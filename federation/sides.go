@@ -159,19 +159,30 @@ func (s sides) split(slots []slot, candidates []Candidate, sum uint64) []slot {
 		return slots
 	}
 	scale := scaleOf(sum)
+	room := s.pairs(slots) - s.rule.single
 	var out []slot
 	for _, e := range slots {
 		cluster := e.planned.Cluster
 		is, there := s.is[cluster]
 		parts, takes := e.fraction.Parts*scale, uint64(0)
-		if there {
+		second := s.pair(e)
+		if second {
+			room--
+		}
+		if second = second && room >= 0; second {
 			takes = parts * s.share(is) / (100 * 100)
 		}
 		e.fraction.Parts, e.fraction.PartsSum = parts-takes, sum*scale
 		if s.replaced[cluster] {
 			e.ref, e.planned.Import, e.planned.Port = s.refTo(s.next, cluster), s.next.key.String(), s.next.port
 		} else if there {
-			out = append(out, s.newSlot(is, takes, sum*scale))
+			next := s.newSlot(is, takes, sum*scale)
+			if next.second = second; second {
+				next.spare = 0
+			} else if s.pair(e) {
+				next.planned.Reason, next.planned.Message = v1alpha1.ReasonTooManyBackends, "the rule does not hold both sides of so many clusters: here the old one serves alone"
+			}
+			out = append(out, next)
 		}
 		out = append(out, e)
 		if was, stood := s.was[cluster]; stood {
@@ -179,6 +190,22 @@ func (s sides) split(slots []slot, candidates []Candidate, sum uint64) []slot {
 		}
 	}
 	return out
+}
+
+// pair tells whether both sides of a cluster take a part, or are about to.
+func (s sides) pair(e slot) bool {
+	_, there := s.is[e.planned.Cluster]
+	return there && !s.replaced[e.planned.Cluster] && s.weights[e.planned.Cluster] > 0 && e.spare == 0
+}
+
+func (s sides) pairs(slots []slot) int {
+	pairs := 0
+	for _, e := range slots {
+		if s.pair(e) {
+			pairs++
+		}
+	}
+	return pairs
 }
 
 // share is how much of a cluster's part its new side takes, in hundredths of a percent: as much as the rollout says, as far as
@@ -198,9 +225,6 @@ func (s sides) newSlot(is Candidate, parts, sum uint64) slot {
 	weight := s.weights[is.Cluster]
 	e := s.slotOf(s.next, is, fmt.Sprintf("%d %% of what %s serves, by TrafficRollout %s", weight, is.Cluster, s.Name))
 	e.fraction, e.wake = Fraction{Parts: parts, PartsSum: sum}, s.wakes[is.Cluster]
-	if weight > 0 {
-		e.spare = 0
-	}
 	return e
 }
 
