@@ -22,11 +22,11 @@ type overlay struct {
 }
 
 // RolloutInForce is the rollout that is laid over a route: the oldest of those that name it and have not been retired, by creation
-// time and then by name; nil where there is none.
+// time and then by name; nil where there is none. One that was retired and is to begin anew waits until no other is.
 func RolloutInForce(route *gatewayv1.HTTPRoute, rollouts []*v1alpha1.TrafficRollout) *v1alpha1.TrafficRollout {
 	var found *v1alpha1.TrafficRollout
 	for _, r := range rollouts {
-		if r.Namespace == route.Namespace && r.Spec.Route.Name == route.Name && !retired(r) && (found == nil || olderRollout(r, found)) {
+		if r.Namespace == route.Namespace && r.Spec.Route.Name == route.Name && !r.Status.Retired && (found == nil || olderRollout(r, found)) {
 			found = r
 		}
 	}
@@ -35,7 +35,7 @@ func RolloutInForce(route *gatewayv1.HTTPRoute, rollouts []*v1alpha1.TrafficRoll
 
 // retired tells whether a rollout has nothing to do any more, unless its spec changes.
 func retired(r *v1alpha1.TrafficRollout) bool {
-	return r.Status.Retired && (r.Status.ObservedGeneration == r.Generation || r.DeletionTimestamp != nil)
+	return r.Status.Retired && inUse(r)
 }
 
 func olderRollout(a, b *v1alpha1.TrafficRollout) bool {
@@ -49,7 +49,11 @@ func overlayOf(route *gatewayv1.HTTPRoute, rollouts []*v1alpha1.TrafficRollout) 
 		return nil
 	}
 	o := &overlay{TrafficRollout: r, weights: map[string]int32{}}
+	// What the status says is of the sides that it names: the spec may have changed since.
 	o.from, o.to = sidesOf(r.Spec)
+	if laid := r.Status.Laid; laid != nil {
+		o.from, o.to = laid.From, laid.To
+	}
 	for _, c := range r.Status.Clusters {
 		o.weights[c.Cluster] = c.Weight
 	}
@@ -70,11 +74,12 @@ func ImportsWith(route *gatewayv1.HTTPRoute, rollouts []*v1alpha1.TrafficRollout
 	return keys
 }
 
-// ImportsOfRollout are the two sides of a rollout.
+// ImportsOfRollout are the two sides of a rollout, and those that it has laid.
 func ImportsOfRollout(r *v1alpha1.TrafficRollout) []ServiceKey {
 	var keys []ServiceKey
 	was, is := sidesOf(r.Spec)
-	for _, side := range []v1alpha1.RolloutSide{was, is} {
+	laid := deref(r.Status.Laid)
+	for _, side := range []v1alpha1.RolloutSide{was, is, laid.From, laid.To} {
 		key := ServiceKey{r.Namespace, side.Name}
 		if side.Name != "" && !slices.Contains(keys, key) {
 			keys = append(keys, key)

@@ -323,7 +323,48 @@ func TestARetiredRolloutMakesRoomForTheNext(t *testing.T) {
 	route := hubRoute(t, `{backendRefs: [`+importRef+`]}`)
 	require.Equal(t, is, RolloutInForce(route, []*v1alpha1.TrafficRollout{was, is}))
 	was.Generation++
-	require.Equal(t, was, RolloutInForce(route, []*v1alpha1.TrafficRollout{was, is}))
+	require.Equal(t, is, RolloutInForce(route, []*v1alpha1.TrafficRollout{was, is}), "an edit takes the place of one that is under way")
+	checks := RolloutChecks{Rollout: was, Rollouts: []*v1alpha1.TrafficRollout{was, is}, Exporters: exported, Route: route}
+	require.Contains(t, checks.Standing().Refused, "TrafficRollout v2")
+	checks.Rollouts = []*v1alpha1.TrafficRollout{was}
+	require.Empty(t, checks.Standing().Refused, "it begins anew where no other is")
+}
+
+// Between a change of the spec and the next look, and while the new spec cannot run.
+func TestWeightsAreOfTheSidesThatTheyWereGivenTo(t *testing.T) {
+	r := rolling(at("eks", 50), at("gke", 50))
+	r.Status.Laid = laidOf(r)
+	changed := r.DeepCopy()
+	changed.Generation, changed.Spec.Canary.Canary.Name = 4, "third"
+	s := rolledOver(t, 1, 1, changed)
+	third := s.Services[canaryKey]
+	third.Key = ServiceKey{"sample", "third"}
+	s.Services[third.Key] = third
+	for i := range s.Members {
+		s.Members[i].Hosts = append(s.Members[i].Hosts, RemoteHost(third.Key, "eks"), RemoteHost(third.Key, "gke"))
+	}
+	require.Equal(t, "eks/canary 4000, eks/helloworld 4000, gke/canary 1000, gke/helloworld 1000", versions(settled(s), "eks"))
+	require.Contains(t, s.Imports(), canaryKey)
+
+	now := changed.DeepCopy()
+	now.Status.Laid = laidOf(now)
+	v := RolloutView{Rollout: now, Route: s, Plan: settled(s), Programmed: map[string]bool{"eks": true, "gke": true}}
+	require.Equal(t, []string{"eks", "gke"}, v.Lagging(), "what was programmed was of the sides before")
+}
+
+func TestAnotherSideWaitsUntilTheRouteNamesTheOneBefore(t *testing.T) {
+	r := rolling(at("eks", 100), at("gke", 100))
+	r.Status.Laid = laidOf(r)
+	r.Generation, r.Spec.Canary.Canary.Name = 4, "third"
+	checks := RolloutChecks{Rollout: r, Rollouts: []*v1alpha1.TrafficRollout{r}, Route: hubRoute(t, `{backendRefs: [`+importRef+`]}`),
+		Exporters: map[ServiceKey][]string{sampleKey: {"eks"}, {"sample", "third"}: {"eks"}}}
+	s := checks.Standing()
+	require.Contains(t, s.Refused, "everything is at canary by this rollout: make HTTPRoute r name it")
+	require.False(t, s.Idle)
+	r.Spec.Canary.Stable.Name = "canary"
+	require.False(t, checks.Standing().Idle, "its deletion would send everything back")
+	checks.Route = hubRoute(t, `{backendRefs: [`+strings.ReplaceAll(importRef, "helloworld", "canary")+`]}`)
+	require.Empty(t, checks.Standing().Refused)
 }
 
 // However far a rollout has come and whatever serves: the weights of a rule add up, each cluster carries what it would carry

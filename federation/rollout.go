@@ -78,7 +78,7 @@ type rolloutWave struct {
 
 // rolloutRules in their order. Each may change the state; the first that returns true is the last one.
 //
-//	begin        | a spec that was not seen yet begins anew, and what was asked of the one before is not asked of it
+//	begin        | a spec that was not begun yet begins anew, and what was asked of the one before is not asked of it
 //	hear         | verbs that have a value which was not acted on
 //	retire       | the route itself names the new side: nothing is laid over it any more
 //	abort        | everything is at the old side until somebody says retry, or the spec changes
@@ -92,7 +92,7 @@ var rolloutRules = []func(*rollout) bool{(*rollout).begin, (*rollout).hear, (*ro
 // on where it was; where nothing has happened, the state is the one before.
 func AdvanceRollout(s RolloutSnapshot) RolloutPlan {
 	r := &rollout{RolloutSnapshot: s, TrafficRolloutStatus: *s.Rollout.Status.DeepCopy(), was: s.Rollout.Status}
-	r.steps, r.waves = stepsOf(s.Rollout.Spec), wavesOf(s.Rollout.Spec, s.Members)
+	r.steps, r.waves = stepsOf(s.Rollout.Spec), wavesOf(s.Rollout.Spec, s.Members, s.Rollout.Status)
 	for _, rule := range rolloutRules {
 		if rule(r) {
 			break
@@ -107,19 +107,80 @@ func AdvanceRollout(s RolloutSnapshot) RolloutPlan {
 	return plan
 }
 
-// begin takes a spec into use that was not seen yet.
+// begin takes a spec into use that was not begun yet, once it can run; until then what the one before has laid stays. One that says
+// nothing new of where everything is goes on from there.
+//
+//	everything is at the new side | same sides | does
+//	yes                           | yes        | stays so
+//	any other                                  | begins anew; of what a person has said, only words to stop are heard
 func (r *rollout) begin() bool {
-	if r.ObservedGeneration == r.Rollout.Generation || r.ObservedGeneration != 0 && r.Rollout.DeletionTimestamp != nil {
-		return false // an API server counts a deletion as a change of the spec
+	r.ObservedGeneration = r.Rollout.Generation
+	if inUse(r.Rollout) || r.Standing.Refused != "" {
+		return false
 	}
+	laid := laidOf(r.Rollout)
+	if r.Laid != nil && r.Laid.From == laid.From && r.Laid.To == laid.To && allMoved(r.TrafficRolloutStatus) && r.Weight == 0 {
+		if further := r.further(); len(further) > 0 {
+			r.Standing.Refused = fmt.Sprintf("everything is at %s, and now also %s is selected: make the route name %s, or annotate with %s to begin anew",
+				newSide(r.Rollout.Spec), strings.Join(further, ", "), newSide(r.Rollout.Spec), v1alpha1.VerbAbort)
+			return false
+		}
+		r.enter(len(r.waves))
+		r.Laid = laid
+		return false
+	}
+	r.anew()
+	r.waves = wavesOf(r.Rollout.Spec, r.Members, r.TrafficRolloutStatus)
+	r.Laid = laid
+	r.startWave()
+	return false
+}
+
+// anew forgets all but the words to stop that nobody has heard yet: they are of what is to come as well.
+func (r *rollout) anew() {
+	heard := r.Handled
 	r.TrafficRolloutStatus = v1alpha1.TrafficRolloutStatus{ObservedGeneration: r.Rollout.Generation, Conditions: r.Conditions}
 	for _, v := range rolloutVerbs {
-		if value, said := r.Rollout.Annotations[v.name]; said {
+		value, said := r.Rollout.Annotations[v.name]
+		before, known := heard[v.name]
+		switch unheard := said && (!known || before != value); {
+		case unheard && v.stops:
+			if known {
+				r.handle(v.name, before)
+			}
+		case said:
 			r.handle(v.name, value)
 		}
 	}
-	r.startWave()
-	return false
+}
+
+// further are the clusters that the waves select and that are not at the new side, sorted.
+func (r *rollout) further() []string {
+	var names []string
+	for _, w := range r.waves {
+		for _, m := range w.members {
+			if !slices.ContainsFunc(r.Clusters, func(c v1alpha1.RolloutCluster) bool { return c.Cluster == m.Name }) {
+				names = append(names, m.Name)
+			}
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// allMoved tells whether all clusters of a rollout are at the new side.
+func allMoved(s v1alpha1.TrafficRolloutStatus) bool {
+	return len(s.Clusters) > 0 && !slices.ContainsFunc(s.Clusters, func(c v1alpha1.RolloutCluster) bool { return c.Weight < 100 })
+}
+
+// inUse tells whether the spec of a rollout has been taken into use. A deletion counts up the generation, and begins nothing.
+func inUse(r *v1alpha1.TrafficRollout) bool {
+	return r.Status.Laid != nil && (r.Status.Laid.Generation == r.Generation || r.DeletionTimestamp != nil)
+}
+
+func laidOf(r *v1alpha1.TrafficRollout) *v1alpha1.RolloutLaid {
+	from, to := sidesOf(r.Spec)
+	return &v1alpha1.RolloutLaid{Generation: r.Generation, From: from, To: to}
 }
 
 func (r *rollout) refuse() bool {
@@ -354,7 +415,7 @@ func (r *rollout) weigh() {
 	switch {
 	case r.Retired:
 		return
-	case r.Standing.Refused != "" && r.Aborted == "" && r.ObservedGeneration == r.was.ObservedGeneration:
+	case r.Standing.Refused != "" && r.Aborted == "":
 		r.Clusters = r.was.Clusters
 		return
 	}
@@ -385,27 +446,43 @@ func (r *rollout) moved() bool {
 	return slices.ContainsFunc(r.Clusters, func(c v1alpha1.RolloutCluster) bool { return c.Weight > 0 })
 }
 
-// wavesOf are the waves with the members that belong to each: the first that selects them.
-func wavesOf(spec v1alpha1.TrafficRolloutSpec, members []RolloutMember) []rolloutWave {
+// wavesOf are the waves with the members that belong to each: the first that selects them. One that has a share already stays in the
+// wave in which it got that, and none joins a wave that is done: another label is no step.
+func wavesOf(spec v1alpha1.TrafficRolloutSpec, members []RolloutMember, is v1alpha1.TrafficRolloutStatus) []rolloutWave {
 	declared := spec.Waves
 	if len(declared) == 0 {
 		declared = []v1alpha1.RolloutWave{{Name: "all", ClusterSelector: &metav1.LabelSelector{}}}
 	}
-	waves, taken := make([]rolloutWave, 0, len(declared)), map[string]bool{}
+	waves := make([]rolloutWave, 0, len(declared))
 	for _, w := range declared {
 		wave := rolloutWave{name: w.Name}
 		if w.Hold != nil {
 			wave.hold = w.Hold.Duration
 		}
-		for _, m := range members {
-			if !taken[m.Name] && selects(w, m) {
-				taken[m.Name] = true
-				wave.members = append(wave.members, m)
-			}
-		}
 		waves = append(waves, wave)
 	}
+	for _, m := range members {
+		i := slices.IndexFunc(declared, func(w v1alpha1.RolloutWave) bool { return selects(w, m) })
+		if at := waveWithShare(waves, is, m.Name); at >= 0 {
+			i = at
+		} else if i >= 0 && i < int(is.Wave) && int(is.Wave) < len(waves) {
+			i = int(is.Wave)
+		}
+		if i >= 0 {
+			waves[i].members = append(waves[i].members, m)
+		}
+	}
 	return waves
+}
+
+// waveWithShare is the wave in which a cluster got its share; -1 where it has none.
+func waveWithShare(waves []rolloutWave, is v1alpha1.TrafficRolloutStatus, cluster string) int {
+	for _, c := range is.Clusters {
+		if c.Cluster == cluster && c.Weight > 0 {
+			return slices.IndexFunc(waves, func(w rolloutWave) bool { return w.name == c.Wave })
+		}
+	}
+	return -1
 }
 
 func (w rolloutWave) has(name string) bool {

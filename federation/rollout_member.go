@@ -105,7 +105,7 @@ func sameOverlay(a, b v1alpha1.TrafficRolloutStatus) bool {
 		}
 		return out
 	}
-	return maps.Equal(weights(a), weights(b)) && a.Mirror == b.Mirror && a.PreviewHostname == b.PreviewHostname &&
+	return deref(a.Laid) == deref(b.Laid) && maps.Equal(weights(a), weights(b)) && a.Mirror == b.Mirror && a.PreviewHostname == b.PreviewHostname &&
 		slices.EqualFunc(a.HeaderRoute, b.HeaderRoute, sameHeader)
 }
 

@@ -77,7 +77,7 @@ func OutlookOf(of *v1alpha1.TrafficRollout) RolloutOutlook {
 	if of.Spec.Canary == nil && of.Spec.BlueGreen == nil {
 		return RolloutOutlook{} // the schema lets none through
 	}
-	r := &rollout{RolloutSnapshot: RolloutSnapshot{Rollout: of}, TrafficRolloutStatus: of.Status, steps: stepsOf(of.Spec), waves: wavesOf(of.Spec, nil)}
+	r := &rollout{RolloutSnapshot: RolloutSnapshot{Rollout: of}, TrafficRolloutStatus: of.Status, steps: stepsOf(of.Spec), waves: wavesOf(of.Spec, nil, of.Status)}
 	if r.Phase == v1alpha1.RolloutPending {
 		r.Standing.Refused = r.Message
 	}

@@ -58,7 +58,7 @@ func TestWhatARolloutWaitsFor(t *testing.T) {
 	refused := newRolloutWorld(t, spec, "eks")
 	refused.standing = RolloutStanding{Refused: "the route is gone"}
 	refused.rollout.Generation++
-	refused.pass(0).looksLike("", "")
+	refused.pass(0).is("Pending eks=10").looksLike("", "abort")
 	analysed(t, successRate()).measure(Measured{}).looksLike(WaitsForPerson, "retry skip-analysis promote promote-full pause abort")
 }
 

@@ -65,6 +65,8 @@ func (c RolloutChecks) Standing() RolloutStanding {
 		next = !slices.Contains(c.Exporters[ServiceKey{c.Rollout.Namespace, from.Name}], from.Cluster)
 		old = old && !next
 	}
+	laid := c.Rollout.Status.Laid
+	lies := laid != nil && c.uses(laid.From)
 	first, other := RolloutInForce(c.Route, c.Rollouts), otherDriver(c.Route, c.Rollout.CreationTimestamp.Time)
 	key := ServiceKey{c.Rollout.Namespace, to.Name}
 	switch {
@@ -74,8 +76,13 @@ func (c RolloutChecks) Standing() RolloutStanding {
 		return idle("TrafficRollout %s is older and rolls out the same route: delete one of them", first.Name)
 	case c.Rollout.Spec.Route.Rule != nil && !HasRule(c.Route, string(*c.Rollout.Spec.Route.Rule)):
 		return idle("%s has no rule %s: name one that it has", name, *c.Rollout.Spec.Route.Rule)
+	case lies && (laid.From != from || laid.To != to) && allMoved(c.Rollout.Status):
+		return refused("everything is at %s by this rollout: make %s name it, or annotate the rollout with %s, before it rolls out %s",
+			sideName(laid.To), name, v1alpha1.VerbAbort, sideName(to))
 	case !old:
-		return idle("%s has neither ServiceImport %s nor %s among its backends: name the one that serves now", name, from.Name, to.Name)
+		standing := idle("%s has neither ServiceImport %s nor %s among its backends: name the one that serves now", name, from.Name, to.Name)
+		standing.Idle = !lies
+		return standing
 	case next:
 		return refused("%s names both %s and %s: leave its split to the rollout, and only %s in the route", name, from.Name, to.Name, from.Name)
 	case other != "":

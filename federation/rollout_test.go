@@ -195,7 +195,79 @@ func TestACanaryGoesStepByStep(t *testing.T) {
 	w.standing = RolloutStanding{Refused: "the route names neither", Idle: true}
 	w.pass(time.Hour).is("Healthy").says("can be deleted")
 	w.rollout.Generation++
-	w.pass(0).is("Pending eks=0 gke=0").says("the route names neither")
+	w.pass(0).is("Pending").says("the route names neither")
+}
+
+// Who has everything at the new side and edits the spec, or makes a mistake in it, sends nothing back.
+func TestAChangedSpecSendsNothingBack(t *testing.T) {
+	complete := func() *rolloutWorld {
+		spec := canarySpec(steps(10)...)
+		spec.Waves = wavesByName("eks", "gke")
+		return newRolloutWorld(t, spec, "eks", "gke", "aks").say(v1alpha1.VerbPromoteFull).is("Healthy eks=100 gke=100")
+	}
+	t.Run("of the same sides", func(t *testing.T) {
+		w := complete()
+		w.rollout.Generation++
+		w.rollout.Spec.ProgressDeadline = &metav1.Duration{Duration: time.Hour}
+		w.pass(0).is("Healthy eks=100 gke=100").says("make the route name it")
+		w.say(v1alpha1.VerbAbort).is("Degraded eks=0 gke=0")
+	})
+	t.Run("that selects more", func(t *testing.T) {
+		w := complete()
+		w.rollout.Generation++
+		w.rollout.Spec.Waves = nil
+		w.pass(0).is("Pending eks=100 gke=100").says("now also aks is selected")
+		require.True(t, w.plan.Finalizer)
+		w.say(v1alpha1.VerbAbort).is("Degraded aks=0 eks=0 gke=0")
+		w.say(v1alpha1.VerbRetry).is("Paused aks=10 eks=10 gke=10")
+	})
+	t.Run("that cannot run", func(t *testing.T) {
+		for name, w := range map[string]*rolloutWorld{"Pending eks=100 gke=100": complete(), "Pending eks=10": newRolloutWorld(t, canarySpec(steps(10)...), "eks")} {
+			w.rollout.Generation++
+			w.rollout.Spec.Canary.Canary.Name, w.standing.Refused = "cart-v3", "no cluster exports it"
+			w.pass(0).is(name).says("no cluster exports it")
+			require.Equal(t, "cart-v2", w.rollout.Status.Laid.To.Name)
+			w.say(v1alpha1.VerbPromote).is(name)
+		}
+	})
+	t.Run("that could not run, and was aborted", func(t *testing.T) {
+		w := newRolloutWorld(t, canarySpec(steps(10)...), "eks")
+		w.rollout.Generation++
+		w.standing.Refused = "no cluster exports it"
+		w.pass(0).say(v1alpha1.VerbAbort).is("Degraded eks=0")
+		w.standing.Refused = ""
+		w.pass(0).is("Degraded eks=0").say(v1alpha1.VerbRetry).is("Paused eks=10")
+	})
+}
+
+// A word to stop may be said before a hub has seen the spec that it is of.
+func TestAWordToStopIsHeardOfASpecThatNobodyHasSeen(t *testing.T) {
+	for verb, want := range map[string]string{v1alpha1.VerbAbort: "Degraded eks=0", v1alpha1.VerbPause: "Paused eks=0", v1alpha1.VerbPromoteFull: "Paused eks=10"} {
+		w := newRolloutWorld(t, canarySpec(steps(10, 50)...), "eks").say(v1alpha1.VerbPause, v1alpha1.VerbResume)
+		w.rollout.Generation++
+		w.say(verb).is(want)
+		created := bareRolloutWorld(t, canarySpec(steps(10, 50)...), "eks")
+		created.say(verb).is(want)
+	}
+}
+
+// Another label of a MemberCluster moves nothing by itself.
+func TestALabelIsNoStep(t *testing.T) {
+	spec := canarySpec(steps(10)...)
+	spec.Waves = []v1alpha1.RolloutWave{{Name: "first", ClusterSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"tier": "1"}}},
+		{Name: "rest", ClusterSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"tier": "2"}}}, {Name: "last", Clusters: []string{"zks"}}}
+	w := bareRolloutWorld(t, spec, "aks", "eks", "zks")
+	tier := func(i int, tier string) { w.members[i].Labels = map[string]string{"tier": tier} }
+	tier(0, "1")
+	tier(1, "2")
+	w.pass(0).say(v1alpha1.VerbPromote).is("Paused aks=100 eks=10 zks=0")
+	tier(1, "1")
+	w.pass(0).is("Paused aks=100 eks=10 zks=0")
+	tier(0, "3")
+	tier(1, "3")
+	w.pass(0).is("Paused aks=100 eks=10 zks=0")
+	tier(2, "1")
+	w.pass(0).is("Paused aks=100 eks=10 zks=10")
 }
 
 func TestTimedPausesEndByThemselves(t *testing.T) {
@@ -492,9 +564,7 @@ func checkRollout(t *rapid.T, w *rolloutWorld, before v1alpha1.TrafficRolloutSta
 	require.NotEmpty(t, is.Message)
 	was := map[string]int32{}
 	for _, c := range before.Clusters {
-		if before.ObservedGeneration == is.ObservedGeneration {
-			was[c.Cluster] = c.Weight
-		}
+		was[c.Cluster] = c.Weight
 	}
 	for i, c := range is.Clusters {
 		if is.Aborted != "" {
@@ -508,7 +578,7 @@ func checkRollout(t *rapid.T, w *rolloutWorld, before v1alpha1.TrafficRolloutSta
 		require.Equal(t, *steps[is.Step].weight, c.Weight, "a weight that its step does not have")
 		require.True(t, w.members[i].Serves || sentOn, "a weight rises, and the new side does not serve")
 		require.Empty(t, w.held, "a weight rises while the route is held")
-		begun := is.ObservedGeneration != before.ObservedGeneration
+		begun := deref(is.Laid) != deref(before.Laid)
 		require.True(t, is.Promoted == v1alpha1.PromotedFull || was[c.Cluster] == weightBefore(steps, int(is.Step)) ||
 			begun && was[c.Cluster] > weightBefore(steps, int(is.Step)), "a step was left out")
 	}

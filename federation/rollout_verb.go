@@ -15,6 +15,8 @@ import (
 type rolloutVerb struct {
 	name string
 	do   func(*rollout) (unheard string)
+	// stops is whether it holds also for a spec that was not begun when it was said.
+	stops bool
 }
 
 // rolloutVerbs in the order in which they are heard where several are new at once: whoever says both, to go on and to stop, is
@@ -35,13 +37,13 @@ type rolloutVerb struct {
 // None has anything to do where the route itself names the new side; and none but abort where the rollout is complete, was
 // aborted, cannot run or was deleted.
 var rolloutVerbs = []rolloutVerb{
-	{v1alpha1.VerbRetry, (*rollout).retry},
-	{v1alpha1.VerbResume, (*rollout).resume},
-	{v1alpha1.VerbSkipAnalysis, (*rollout).skipAnalysis},
-	{v1alpha1.VerbPromote, (*rollout).promote},
-	{v1alpha1.VerbPromoteFull, (*rollout).promoteFully},
-	{v1alpha1.VerbPause, (*rollout).pause},
-	{v1alpha1.VerbAbort, (*rollout).abortNow},
+	{v1alpha1.VerbRetry, (*rollout).retry, false},
+	{v1alpha1.VerbResume, (*rollout).resume, false},
+	{v1alpha1.VerbSkipAnalysis, (*rollout).skipAnalysis, false},
+	{v1alpha1.VerbPromote, (*rollout).promote, false},
+	{v1alpha1.VerbPromoteFull, (*rollout).promoteFully, false},
+	{v1alpha1.VerbPause, (*rollout).pause, true},
+	{v1alpha1.VerbAbort, (*rollout).abortNow, true},
 }
 
 // hear acts on the verbs that have a new value.
@@ -72,7 +74,7 @@ func (r *rollout) handle(verb, value string) {
 
 // retirement is why nothing is laid over the route any more; empty where something is.
 func (r *rollout) retirement() string {
-	if !r.Standing.Adopted && !r.Retired {
+	if !r.Standing.Adopted && (!r.Retired || !inUse(r.Rollout)) {
 		return ""
 	}
 	return fmt.Sprintf("the route is at %s without it: this rollout can be deleted", newSide(r.Rollout.Spec))
@@ -215,6 +217,7 @@ func (r *rollout) abortNow() string {
 		return "it was aborted"
 	}
 	r.Aborted = "by a person"
+	r.Laid = laidOf(r.Rollout) // a spec that could not run does not begin by itself, after that word
 	return ""
 }
 

@@ -292,6 +292,10 @@ type TrafficRolloutStatus struct {
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 
+	// Laid is what the weights are of: a spec that cannot run changes neither.
+	// +optional
+	Laid *RolloutLaid `json:"laid,omitempty"`
+
 	// Phase of the rollout.
 	// +optional
 	Phase RolloutPhase `json:"phase,omitempty"`
@@ -391,6 +395,16 @@ const (
 	// PromotedFull skips everything up to the end.
 	PromotedFull RolloutPromotion = "Full"
 )
+
+// RolloutLaid is the spec that was begun last.
+type RolloutLaid struct {
+	// Generation of that spec.
+	Generation int64 `json:"generation"`
+	// From is its old side.
+	From RolloutSide `json:"from"`
+	// To is its new side.
+	To RolloutSide `json:"to"`
+}
 
 // RolloutCluster is how far a cluster is.
 type RolloutCluster struct {
