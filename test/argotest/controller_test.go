@@ -82,7 +82,7 @@ func startController(t *testing.T) {
 
 	log, err := os.Create(filepath.Join(dir, "log"))
 	require.NoError(t, err)
-	cmd := exec.Command(paths.File(tools.ArgoRollouts, "rollouts-controller"), "--kubeconfig", filepath.Join(dir, "eks.yaml"), //nolint:noctx // ended below, with its plugin
+	cmd := exec.Command(paths.File(tools.ArgoRollouts, "rollouts-controller"), "--kubeconfig", filepath.Join(dir, "eks.yaml"),
 		"--leader-elect=false", "--metricsPort=0", "--healthzPort=0")
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, log, log
 	cmd.Env = append(os.Environ(), "KUBECONFIG="+filepath.Join(dir, "hub.yaml"))
