@@ -146,7 +146,7 @@ func (r *rolloutReconciler) snapshot(ctx context.Context, rollout *v1alpha1.Traf
 	for _, m := range members {
 		view.Labels[m.Name] = m.object.Labels
 	}
-	s.Members, s.Lagging, s.Held = view.Members(), view.Lagging(), view.Held()
+	s.Members, s.Lagging, s.Held, s.Kept = view.Members(), view.Lagging(), view.Held(), view.Kept()
 	return s, true, err
 }
 

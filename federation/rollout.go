@@ -28,6 +28,8 @@ type RolloutSnapshot struct {
 	Lagging []string
 	// Held names the TrafficOverride that holds the route's weights; empty where none does.
 	Held string
+	// Kept is whether the new side goes on with what it had, since the old one serves nowhere.
+	Kept bool
 	// Measured are the measurements that were made since the last time, in their order.
 	Measured []Measured
 	// Now is when the state is computed.
@@ -210,6 +212,8 @@ func (r *rollout) wayBack() string {
 		return fmt.Sprintf("goes to %s when TrafficOverride %s, which holds the weights of the route, ends", side, r.Held)
 	case len(r.Lagging) > 0:
 		return fmt.Sprintf("goes to %s, which is being programmed in %s", side, strings.Join(r.Lagging, ", "))
+	case r.Kept:
+		return fmt.Sprintf("goes to %s as soon as that serves in some cluster; until then %s keeps what it had", side, newSide(r.Rollout.Spec))
 	case r.moved():
 		return "goes to " + side
 	}

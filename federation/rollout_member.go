@@ -89,6 +89,20 @@ func (v RolloutView) Held() string {
 	return ""
 }
 
+// Kept tells whether some member lets the new side go on with what it had, since the old one serves nowhere.
+func (v RolloutView) Kept() bool {
+	_, to := sidesOf(v.Rollout.Spec)
+	kept := func(b v1alpha1.PlannedBackend) bool {
+		return b.Reason == v1alpha1.WeightKept && b.Import == ServiceKey{v.Rollout.Namespace, to.Name}.String()
+	}
+	for _, m := range v.Plan.Members {
+		if slices.ContainsFunc(m.Rules, func(r v1alpha1.PlannedRule) bool { return slices.ContainsFunc(r.Backends, kept) }) {
+			return true
+		}
+	}
+	return false
+}
+
 // resolves tells whether a rule waits for a member to resolve a service.
 func resolves(rule v1alpha1.PlannedRule, key ServiceKey) bool {
 	return slices.ContainsFunc(rule.Backends, func(b v1alpha1.PlannedBackend) bool {

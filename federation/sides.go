@@ -36,6 +36,8 @@ type sides struct {
 	// replaced are the clusters of which the new side stands for the whole, and was what their old sides are.
 	replaced map[string]bool
 	was      map[string]Candidate
+	// kept is how much of a cluster's part the new side keeps although less is said, in hundredths of a percent.
+	kept map[string]uint64
 }
 
 // layOver makes of the candidates of the old side those that a backend is spread over.
@@ -53,7 +55,7 @@ func (s routePlanner) layOver(m RouteMember, rule routedRule, old sideRef, candi
 // sidesOf finds the candidates of the new side.
 func (s routePlanner) sidesOf(m RouteMember, rule routedRule, old sideRef) sides {
 	out := sides{overlay: s.overlay, planner: s, member: m, rule: rule, old: old, weights: s.overlay.weights, is: map[string]Candidate{},
-		wakes: map[string]time.Time{}, replaced: map[string]bool{}, was: map[string]Candidate{}}
+		wakes: map[string]time.Time{}, replaced: map[string]bool{}, was: map[string]Candidate{}, kept: map[string]uint64{}}
 	out.next = sideRef{s.overlay.newRef(old.HTTPBackendRef), ServiceKey{s.Route.Namespace, s.overlay.to.Name}, 0}
 	port, problem := s.resolve(out.next.key, out.next.BackendObjectReference)
 	if problem != nil {
@@ -131,11 +133,14 @@ func seenThere(observed *gatewayv1.HTTPRoute, ref gatewayv1.BackendObjectReferen
 //	100     | no              | there    | the old side, which serves instead
 //	less    | any             | there    | the old side, of whose part the new one takes its share
 //	less    | any             | none     | nothing: no step says that it is to serve
+//
+// What the new side keeps counts as weight.
 func (s sides) merge(old []Candidate) []Candidate {
+	s.keep(old)
 	var merged []Candidate
 	for _, c := range old {
 		is, there := s.is[c.Cluster]
-		if there && s.weights[c.Cluster] == 100 && is.Serving() {
+		if there && s.whole(c.Cluster) && is.Serving() {
 			s.replaced[c.Cluster], s.was[c.Cluster] = true, c
 			merged = append(merged, is)
 			continue
@@ -144,12 +149,37 @@ func (s sides) merge(old []Candidate) []Candidate {
 		merged = append(merged, c)
 	}
 	for _, is := range s.candidates {
-		if s.weights[is.Cluster] == 100 && !slices.ContainsFunc(merged, func(m Candidate) bool { return m.Cluster == is.Cluster }) {
+		if s.whole(is.Cluster) && !slices.ContainsFunc(merged, func(m Candidate) bool { return m.Cluster == is.Cluster }) {
 			s.replaced[is.Cluster] = true
 			merged = append(merged, is)
 		}
 	}
 	return merged
+}
+
+// keep lets the new side go on with what it had where it is to give that back, and the old one serves nowhere: an abort would lead
+// every request to nobody.
+func (s sides) keep(old []Candidate) {
+	if s.rule.pinned || slices.ContainsFunc(old, Candidate.Serving) {
+		return
+	}
+	for _, is := range s.candidates {
+		had, beside := uint64(max(0, is.LastWeight)), uint64(0)
+		if i := slices.IndexFunc(old, func(c Candidate) bool { return c.Cluster == is.Cluster }); i >= 0 {
+			beside = uint64(max(0, old[i].LastWeight))
+		}
+		if !is.Serving() || is.drained() || had == 0 {
+			continue
+		}
+		if share := had * 100 * 100 / (had + beside); share > uint64(s.weights[is.Cluster])*100 {
+			s.kept[is.Cluster] = share
+		}
+	}
+}
+
+// whole tells whether the new side is to take all of a cluster's part.
+func (s sides) whole(cluster string) bool {
+	return s.weights[cluster] == 100 || s.kept[cluster] == 100*100
 }
 
 // split gives each cluster's part to its two sides. Both stay listed, so that the way back is one write.
@@ -175,8 +205,10 @@ func (s sides) split(slots []slot, candidates []Candidate, sum uint64) []slot {
 		e.fraction.Parts, e.fraction.PartsSum = parts-takes, sum*scale
 		if s.replaced[cluster] {
 			e.ref, e.planned.Import, e.planned.Port = s.refTo(s.next, cluster), s.next.key.String(), s.next.port
+			s.sayKept(&e)
 		} else if there {
 			next := s.newSlot(is, takes, sum*scale)
+			s.sayKept(&next)
 			if next.second = second; second {
 				next.spare = 0
 			} else if s.pair(e) {
@@ -192,10 +224,17 @@ func (s sides) split(slots []slot, candidates []Candidate, sum uint64) []slot {
 	return out
 }
 
+// sayKept says of a new side that it goes on with what it had.
+func (s sides) sayKept(e *slot) {
+	if s.kept[e.planned.Cluster] > 0 {
+		e.planned.Reason, e.planned.Message = v1alpha1.WeightKept, fmt.Sprintf("as before, until %s, to which TrafficRollout %s leads back, serves in some cluster", s.from.Name, s.Name)
+	}
+}
+
 // pair tells whether both sides of a cluster take a part, or are about to.
 func (s sides) pair(e slot) bool {
 	_, there := s.is[e.planned.Cluster]
-	return there && !s.replaced[e.planned.Cluster] && s.weights[e.planned.Cluster] > 0 && e.spare == 0
+	return there && !s.replaced[e.planned.Cluster] && (s.weights[e.planned.Cluster] > 0 || s.kept[e.planned.Cluster] > 0) && e.spare == 0
 }
 
 func (s sides) pairs(slots []slot) int {
@@ -214,7 +253,7 @@ func (s sides) share(is Candidate) uint64 {
 	if s.replaced[is.Cluster] || !is.Serving() || is.drained() {
 		return 0
 	}
-	return uint64(s.weights[is.Cluster]) * uint64(is.percent())
+	return max(s.kept[is.Cluster], uint64(s.weights[is.Cluster])*uint64(is.percent()))
 }
 
 func (s sides) refTo(side sideRef, cluster string) gatewayv1.HTTPBackendRef {

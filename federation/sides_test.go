@@ -152,3 +152,71 @@ func TestAnAbortFromPartialWavesIsOneWrite(t *testing.T) {
 		})
 	}
 }
+
+// An abort leads nobody to an old side that was scaled down everywhere, and is done as soon as that is back.
+func TestAnAbortWaitsForAnOldSideThatServesNowhere(t *testing.T) {
+	for _, percent := range []int32{100, 50} {
+		t.Run(fmt.Sprint(percent), func(t *testing.T) {
+			s := emptied(onward(rolledOver(t, 1, 1, rolling(at("eks", percent), at("gke", percent)))), sampleKey, "eks", "gke")
+			s = onward(s)
+			had := versions(PlanRoute(s), "eks")
+			require.Contains(t, had, fmt.Sprintf("eks/canary %d", 80*percent))
+			r := rolling(at("eks", 0), at("gke", 0))
+			s.Rollouts = []*v1alpha1.TrafficRollout{r}
+			view := RolloutView{Rollout: r, Route: s, Plan: settled(s)}
+			require.Equal(t, had, versions(view.Plan, "eks"))
+			require.True(t, view.Kept())
+			said := rollout{RolloutSnapshot: RolloutSnapshot{Rollout: r, Kept: view.Kept()}}
+			require.Contains(t, said.wayBack(), "goes to helloworld as soon as that serves in some cluster; until then canary keeps what it had")
+
+			s = onward(s)
+			s.Services[sampleKey].Members[1].ReadyEndpoints = 1
+			view.Plan = settled(s)
+			require.Equal(t, "gke/helloworld 10000", versions(view.Plan, "eks"))
+			require.False(t, view.Kept())
+		})
+	}
+}
+
+// A new side takes no more than it can carry, and nothing where it is drained.
+func TestTheShareOfANewSide(t *testing.T) {
+	s := sides{weights: map[string]int32{"eks": 50}}
+	is := Candidate{Cluster: "eks", Finding: Finding{Verdict: Fit}}
+	require.EqualValues(t, 5000, s.share(is))
+	is.State = HealthState{Percent: 40}
+	require.EqualValues(t, 2000, s.share(is), "it is returning")
+	is.Drained = "drain"
+	require.Zero(t, s.share(is))
+	is.Drained, is.Resolving = "", true
+	require.Zero(t, s.share(is))
+}
+
+func TestAMoveToADrainedClusterWaits(t *testing.T) {
+	s := rolledOver(t, 1, 1, moving(50))
+	s.Overrides = Overrides{drainOf("gke", false)}
+	require.Equal(t, "eks/helloworld 10000", versions(settled(s), "eks"))
+}
+
+// A backend has one filter for the headers of answers at most: the cookie joins the user's own.
+func TestACookieJoinsTheHeadersOfABackend(t *testing.T) {
+	s := rolledOver(t, 1, 1, previewed(at("eks", 10), at("gke", 10)))
+	s.Route = hubRoute(t, `{name: web, backendRefs: [`+strings.TrimSuffix(importRef, "}")+`, filters: [{type: ResponseHeaderModifier, responseHeaderModifier: {add: [{name: x-own, value: a}]}}]}]}`)
+	for _, rule := range rulesOf(t, settled(s)) {
+		for _, b := range rule.BackendRefs {
+			var added []string
+			for _, f := range b.Filters {
+				if f.ResponseHeaderModifier != nil {
+					for _, h := range f.ResponseHeaderModifier.Add {
+						added = append(added, string(h.Name))
+					}
+				}
+			}
+			want := []string{"x-own"}
+			if strings.Contains(string(b.Name), "canary") {
+				want = append(want, "Set-Cookie")
+			}
+			require.Equal(t, want, added, "%s of %s", b.Name, *rule.Name)
+		}
+	}
+	require.Empty(t, s.Route.Spec.Rules[0].BackendRefs[0].Filters[0].ResponseHeaderModifier.Add[1:], "the hub's route stays as it is")
+}

@@ -196,7 +196,7 @@ const (
 	WeightSuspected   = "Suspected"  // at weight 0 because its probes fail from two sides, or its metric is ill
 	WeightHeld        = "Held"       // the last good split, kept because no cluster is fit
 	WeightResolving   = "Resolving"  // new in the member: weight follows once the member has resolved it
-	WeightKept        = "Kept"       // as before, until the backend to which the route moves it can serve
+	WeightKept        = "Kept"       // as before, until the backend to which the route, or a rollout, moves it can serve
 	WeightWithdrawing = "Withdrawn"  // no longer exported: at 0 until the member has confirmed it
 	WeightNotListed   = "NotListed"  // the policy gives this cluster no share
 	WeightByRoute     = "Route"      // the route itself gives the whole backend weight 0
