@@ -4,6 +4,7 @@ package federation
 
 import (
 	"cmp"
+	"fmt"
 	"maps"
 	"slices"
 
@@ -24,38 +25,64 @@ type RolloutView struct {
 }
 
 // Members are the clusters that export any of the two sides, and what is seen of the new side in each. Of a move there is one, from
-// which it moves. One that has not been read yet stays what it was.
+// which it moves. One that has not been read yet is what is remembered of it.
 func (v RolloutView) Members() []RolloutMember {
 	from, to := sidesOf(v.Rollout.Spec)
-	key := ServiceKey{v.Rollout.Namespace, to.Name}
+	service := v.Route.Services[ServiceKey{v.Rollout.Namespace, to.Name}]
+	exporters := map[string]bool{}
+	for _, key := range ImportsOfRollout(v.Rollout) {
+		for _, name := range exportersOf(v.Route.Services[key]) {
+			exporters[name] = true
+		}
+	}
 	members := make([]RolloutMember, 0, len(v.Route.Members))
 	for _, m := range v.Route.Members {
-		if from.Cluster != "" && from.Cluster != m.Name || m.Synced && !v.exports(m.Name) {
+		if from.Cluster != "" && from.Cluster != m.Name || !exporters[m.Name] {
 			continue
 		}
 		out := RolloutMember{Name: m.Name, Labels: v.Labels[m.Name]}
-		out.Serves, out.Message = serves(v.Route.Services[key], cmp.Or(to.Cluster, m.Name))
+		out.Serves, out.Message = serves(service, cmp.Or(to.Cluster, m.Name), v.ports())
 		members = append(members, out)
 	}
 	return members
 }
 
-// exports tells whether a cluster exports any of the two sides.
-func (v RolloutView) exports(cluster string) bool {
-	return slices.ContainsFunc(ImportsOfRollout(v.Rollout), func(key ServiceKey) bool {
-		m, known := v.Route.Services[key].member(cluster)
-		return known && m.Exported
-	})
+// exportersOf are the clusters that export a service, as far as known.
+func exportersOf(s ServiceSnapshot) []string {
+	if imp := s.Import(); imp != nil {
+		return imp.Clusters
+	}
+	return nil
 }
 
-// serves tells whether a service is fit to serve in a cluster, and if not, why.
-func serves(service ServiceSnapshot, cluster string) (yes bool, why string) {
+// ports by which the route names the old side, and so the new one.
+func (v RolloutView) ports() []int32 {
+	o := &overlay{TrafficRollout: v.Rollout}
+	o.from, o.to = sidesOf(v.Rollout.Spec)
+	var ports []int32
+	for _, rule := range intent(v.Route.Route).Spec.Rules {
+		for _, b := range rule.BackendRefs {
+			if b.Port != nil && o.concerns(rule, b, v.Route.Route.Namespace) {
+				ports = append(ports, int32(*b.Port))
+			}
+		}
+	}
+	return ports
+}
+
+// serves tells whether a service is fit to serve in a cluster by these ports, and if not, why.
+func serves(service ServiceSnapshot, cluster string, ports []int32) (yes bool, why string) {
 	m, known := service.member(cluster)
-	if !known || !m.Exported {
+	if !known || !slices.Contains(exportersOf(service), cluster) {
 		return false, "it is not exported there: create a ServiceExport next to its Service"
 	}
+	for _, port := range ports {
+		if !m.serves(port) {
+			return false, fmt.Sprintf("its Service has no TCP port %d, by which the route names it: add that port", port)
+		}
+	}
 	finding := m.Finding()
-	if !finding.Serving(m.Before) || finding.Verdict == Unknown && m.ReadyEndpoints == 0 {
+	if !finding.Serving(m.Before) || finding.Verdict == Unknown && m.ReadyEndpoints == 0 && m.Before == "" {
 		return false, finding.Message
 	}
 	return true, ""
@@ -74,7 +101,7 @@ func (v RolloutView) Lagging() []string {
 		case planned.Object == nil && (planned.Refused.Type == "" || planned.Refused.Reason == v1alpha1.ReasonNamespaceMissing):
 			// Nothing enters there.
 		case planned.Object == nil, !current, !v.Programmed[name],
-			slices.ContainsFunc(planned.Rules, func(r v1alpha1.PlannedRule) bool { return resolves(r, key) }):
+			slices.ContainsFunc(planned.Rules, func(r v1alpha1.PlannedRule) bool { return resolves(r, key) || v.lacks(r, key) }):
 			names = append(names, name)
 		}
 	}
@@ -107,6 +134,20 @@ func (v RolloutView) Kept() bool {
 func resolves(rule v1alpha1.PlannedRule, key ServiceKey) bool {
 	return slices.ContainsFunc(rule.Backends, func(b v1alpha1.PlannedBackend) bool {
 		return b.Import == key.String() && b.Reason == v1alpha1.WeightResolving
+	})
+}
+
+// lacks tells whether a rule lists the old side of a cluster that has a share and serves, and not the new one: the member does not know
+// its host yet.
+func (v RolloutView) lacks(rule v1alpha1.PlannedRule, key ServiceKey) bool {
+	from, _ := sidesOf(v.Rollout.Spec)
+	old := ServiceKey{v.Rollout.Namespace, from.Name}
+	lists := func(side ServiceKey, cluster string) bool {
+		return slices.ContainsFunc(rule.Backends, func(b v1alpha1.PlannedBackend) bool { return b.Import == side.String() && b.Cluster == cluster })
+	}
+	return old != key && slices.ContainsFunc(v.Rollout.Status.Clusters, func(c v1alpha1.RolloutCluster) bool {
+		serving, _ := serves(v.Route.Services[key], c.Cluster, v.ports())
+		return c.Weight > 0 && serving && lists(old, c.Cluster) && !lists(key, c.Cluster)
 	})
 }
 

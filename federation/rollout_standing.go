@@ -46,7 +46,8 @@ type RolloutStanding struct {
 //	Argo Rollouts'     | yes            | no             | refused: one of the two has to go
 //	there              | yes            | no             | runs, once the new side is exported, and its preview has its host name
 //
-// Of a move the old side is in the route while its cluster exports the import, and the new one when it does no more.
+// A move is adopted when everything has moved and the old cluster exports the import no more; it is refused where that never did, or
+// where nobody is known to.
 func (c RolloutChecks) Standing() RolloutStanding {
 	from, to := sidesOf(c.Rollout.Spec)
 	name := "HTTPRoute " + c.Rollout.Spec.Route.Name
@@ -61,16 +62,17 @@ func (c RolloutChecks) Standing() RolloutStanding {
 	}
 	c.Route = intent(c.Route)
 	old, next := c.uses(from), c.uses(to)
+	exporters := c.Exporters[ServiceKey{c.Rollout.Namespace, from.Name}]
+	gone := from.Cluster != "" && !slices.Contains(exporters, from.Cluster)
 	if from.Cluster != "" {
-		next = !slices.Contains(c.Exporters[ServiceKey{c.Rollout.Namespace, from.Name}], from.Cluster)
-		old = old && !next
+		next = gone && allMoved(c.Rollout.Status) && slices.Contains(exporters, to.Cluster)
 	}
 	laid := c.Rollout.Status.Laid
 	lies := laid != nil && c.uses(laid.From)
 	first, other := RolloutInForce(c.Route, c.Rollouts), otherDriver(c.Route, c.Rollout.CreationTimestamp.Time)
 	key := ServiceKey{c.Rollout.Namespace, to.Name}
 	switch {
-	case retired(c.Rollout), next && !old:
+	case retired(c.Rollout), next && (gone || !old):
 		return RolloutStanding{Adopted: true, Idle: true}
 	case first != nil && first.Name != c.Rollout.Name:
 		return idle("TrafficRollout %s is older and rolls out the same route: delete one of them", first.Name)
@@ -79,6 +81,10 @@ func (c RolloutChecks) Standing() RolloutStanding {
 	case lies && (laid.From != from || laid.To != to) && allMoved(c.Rollout.Status):
 		return refused("everything is at %s by this rollout: make %s name it, or annotate the rollout with %s, before it rolls out %s",
 			sideName(laid.To), name, v1alpha1.VerbAbort, sideName(to))
+	case gone && old:
+		standing := idle("%s does not export %s: name a cluster that does, or create a ServiceExport there next to its Service", from.Cluster, from.Name)
+		standing.Idle = len(exporters) > 0 // who exports it is known, and this cluster has no share to take back
+		return standing
 	case !old:
 		standing := idle("%s has neither ServiceImport %s nor %s among its backends: name the one that serves now", name, from.Name, to.Name)
 		standing.Idle = !lies
