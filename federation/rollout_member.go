@@ -122,8 +122,8 @@ func (v RolloutView) Kept() bool {
 	kept := func(b v1alpha1.PlannedBackend) bool {
 		return b.Reason == v1alpha1.WeightKept && b.Import == ServiceKey{v.Rollout.Namespace, to.Name}.String()
 	}
-	for _, m := range v.Plan.Members {
-		if slices.ContainsFunc(m.Rules, func(r v1alpha1.PlannedRule) bool { return slices.ContainsFunc(r.Backends, kept) }) {
+	for _, name := range slices.Sorted(maps.Keys(v.Plan.Members)) {
+		if slices.ContainsFunc(v.Plan.Members[name].Rules, func(r v1alpha1.PlannedRule) bool { return slices.ContainsFunc(r.Backends, kept) }) {
 			return true
 		}
 	}
