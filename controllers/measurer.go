@@ -37,6 +37,7 @@ type measurer struct {
 	slots   chan struct{}
 
 	mu       sync.Mutex
+	since    time.Time
 	ctx      context.Context
 	running  map[measureKey]bool
 	measured map[types.NamespacedName][]federation.Measured
@@ -71,6 +72,13 @@ func (m *measurer) Start(ctx context.Context) error {
 	}
 	<-ctx.Done()
 	return nil
+}
+
+// leads is since when this hub has led; the zero time while it does not.
+func (m *measurer) leads() time.Time {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.since
 }
 
 // start begins what is due and not under way.

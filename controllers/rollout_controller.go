@@ -123,6 +123,7 @@ func (r *rolloutReconciler) hold(ctx context.Context, rollout *v1alpha1.TrafficR
 // snapshot gathers what a rollout's next state depends on; false until its route has been decided in this process.
 func (r *rolloutReconciler) snapshot(ctx context.Context, rollout *v1alpha1.TrafficRollout) (federation.RolloutSnapshot, bool, error) {
 	s := federation.RolloutSnapshot{Rollout: rollout, Now: time.Now()}
+	s.Since = r.measurer.leads()
 	checks, err := r.checks(ctx, rollout)
 	if err != nil {
 		return s, false, err

@@ -32,6 +32,8 @@ type RolloutSnapshot struct {
 	Kept bool
 	// Measured are the measurements that were made since the last time, in their order.
 	Measured []Measured
+	// Since is when whoever computes it began to look: a rollout makes no progress while nobody does.
+	Since time.Time
 	// Now is when the state is computed.
 	Now time.Time
 }
@@ -239,6 +241,9 @@ func (r *rollout) stay() bool {
 	case r.complete():
 		return false
 	case r.Rollout.DeletionTimestamp != nil:
+		if !r.beside(r.waves[r.Wave]) {
+			return true // nobody goes on, but what is there is guarded, and goes back where it fails
+		}
 		r.say(v1alpha1.RolloutPaused, fmt.Sprintf("deleted while it is under way: it stays as it is until it is aborted, by the annotation %s, or the route itself names %s",
 			v1alpha1.VerbAbort, newSide(r.Rollout.Spec)))
 	case r.Held != "":
@@ -401,6 +406,9 @@ func (r *rollout) deadline() {
 		limit = d.Duration
 	}
 	until := r.Progressed.Add(limit)
+	if r.Since.After(r.Progressed.Time) {
+		until = r.Since.Add(limit)
+	}
 	switch {
 	case r.Now.Before(until):
 		r.wake = earlier(r.wake, until)

@@ -326,7 +326,7 @@ func stepMetric(m v1alpha1.MetricStatus, metric v1alpha1.RolloutMetric, one v1al
 		limit = *metric.ConsecutiveErrorLimit
 	}
 	switch {
-	case m.Failed > metric.FailureLimit:
+	case m.Failed > metric.FailureLimit, m.Step != besideSteps && m.Failed >= max(1, metric.Count):
 		m.Phase = v1alpha1.MeasurementFailed
 	case m.ConsecutiveErrors > limit:
 		m.Phase = v1alpha1.MeasurementError

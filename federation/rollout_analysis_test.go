@@ -73,6 +73,23 @@ func TestMeasurementsWithoutAVerdictWaitForAPerson(t *testing.T) {
 	}
 }
 
+func TestWhatOnlyFailedDoesNotSucceed(t *testing.T) {
+	metric := successRate()
+	metric.FailureLimit = 3
+	analysed(t, metric).measure(value(0), value(0)).is("Progressing eks=10 gke=10").measure(value(0)).is("Degraded eks=0 gke=0")
+	analysed(t, metric).measure(value(0), value(0), value(1)).is("Paused eks=10 gke=10")
+}
+
+func TestADeletedRolloutIsGuardedStill(t *testing.T) {
+	spec := canarySpec(steps(10, 50)...)
+	spec.Canary.Analysis = analysisOf(successRate())
+	w := newRolloutWorld(t, spec, "eks").measure(value(1)).is("Paused eks=10")
+	w.rollout.DeletionTimestamp = &metav1.Time{Time: w.now}
+	w.rollout.Generation++
+	w.measure(value(1)).is("Paused eks=10").says("deleted while it is under way").measure(value(0)).is("Degraded eks=0")
+	require.False(t, w.plan.Finalizer)
+}
+
 func TestErrorsInARowWaitForAPerson(t *testing.T) {
 	away := Measured{Error: "connection refused"}
 	w := analysed(t, successRate()).measure(away, away, away, away).is("Progressing eks=10 gke=10")

@@ -166,7 +166,7 @@ func (r *rollout) takeWeight(weight int32, wave rolloutWave) bool {
 			wave.name, v1alpha1.VerbPromote))
 		return false
 	}
-	if absent := r.absent(int(r.Wave)); weight > 0 && absent != "" && !r.promoted() {
+	if absent := r.absent(int(r.Wave)); weight > r.weightBefore() && absent != "" && !r.promoted() {
 		r.say(v1alpha1.RolloutProgressing, fmt.Sprintf("waits, at %d %%, for %s", r.Weight, absent))
 		return false
 	}
@@ -182,6 +182,17 @@ func (r *rollout) takeWeight(weight int32, wave rolloutWave) bool {
 		return false
 	}
 	return true
+}
+
+// weightBefore is the share that the steps before the one under way have given.
+func (r *rollout) weightBefore() int32 {
+	before := int32(0)
+	for _, s := range r.steps[:r.Step] {
+		if s.weight != nil {
+			before = *s.weight
+		}
+	}
+	return before
 }
 
 // takePause waits.

@@ -25,6 +25,8 @@ type rolloutWorld struct {
 	standing RolloutStanding
 	held     string
 	lagging  bool
+	// since is when the hub began to look.
+	since time.Time
 	// stuck are members that program nothing.
 	stuck map[string]bool
 	plan  RolloutPlan
@@ -56,7 +58,7 @@ func bareRolloutWorld(t require.TestingT, spec v1alpha1.TrafficRolloutSpec, clus
 // advance takes one state, and keeps it as a hub would that dies and is started again.
 func (w *rolloutWorld) advance(measured ...Measured) {
 	snapshot := RolloutSnapshot{Rollout: w.rollout, Members: w.members, Standing: w.standing, Held: w.held,
-		Lagging: w.lags(), Measured: measured, Now: w.now}
+		Lagging: w.lags(), Measured: measured, Since: w.since, Now: w.now}
 	before := w.rollout.Status
 	w.plan = AdvanceRollout(snapshot)
 	snapshot.Rollout = w.rollout.DeepCopy()
@@ -474,6 +476,23 @@ func TestBlueGreen(t *testing.T) {
 	newRolloutWorld(t, spec, "eks").is("Paused eks=100")
 	spec.Waves = wavesByName("eks", "gke")
 	newRolloutWorld(t, spec, "eks", "gke").is("Paused eks=100 gke=0").pass(time.Minute).is("Paused eks=100 gke=100")
+}
+
+// Nobody is late while no hub looks.
+func TestAHubThatWasAwayAbortsNothing(t *testing.T) {
+	spec := canarySpec(steps(10, 50)...)
+	spec.ProgressDeadlineAbort = true
+	w := newRolloutWorld(t, spec, "eks").stick("eks", true).say(v1alpha1.VerbPromote).is("Progressing eks=50")
+	w.now = w.now.Add(time.Hour)
+	w.since = w.now
+	w.pass(0).is("Progressing eks=50").pass(9 * time.Minute).is("Progressing eks=50")
+	w.pass(time.Minute).is("Degraded eks=0").says("aborted")
+}
+
+func TestASmallerWeightWaitsForNoLostCanary(t *testing.T) {
+	w := newRolloutWorld(t, canarySpec(steps(50, 10, 20)...), "eks", "gke").is("Paused eks=50 gke=50")
+	w.serves("gke", false).say(v1alpha1.VerbPromote).is("Paused eks=10 gke=10")
+	w.say(v1alpha1.VerbPromote).is("Progressing eks=10 gke=10").says("waits, at 10 %")
 }
 
 func TestTheDeadlineAborts(t *testing.T) {
