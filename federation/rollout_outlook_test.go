@@ -39,7 +39,7 @@ func TestWhatARolloutWaitsFor(t *testing.T) {
 	w.pass(10*time.Minute).looksLike(WaitsForMeasurement, "skip-analysis promote-full pause abort")
 	w.stick("gke", true)
 	w.measure(value(1), value(1), value(1)).looksLike(WaitsForClusters, "promote-full pause abort")
-	w.pass(time.Hour).is("Degraded eks=100 gke=0").looksLike(WaitsForClusters, "promote-full pause abort")
+	w.pass(time.Hour).is("Degraded eks=100 gke=0").looksLike(WaitsForClusters, running)
 	w.stick("gke", false)
 	require.WithinDuration(t, w.now.Add(time.Hour), w.looksLike(WaitsForTime, running).Until, 0)
 	w.serves("gke", false).pass(time.Hour).is("Progressing eks=100 gke=0").looksLike(WaitsForClusters, running)

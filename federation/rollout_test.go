@@ -489,6 +489,18 @@ func TestAHubThatWasAwayAbortsNothing(t *testing.T) {
 	w.pass(time.Minute).is("Degraded eks=0").says("aborted")
 }
 
+// A member whose API server is away for long is no reason for all others to wait, if a person says so.
+func TestAPersonGoesOnWithoutAMemberThatIsLate(t *testing.T) {
+	late := func() *rolloutWorld {
+		w := newRolloutWorld(t, canarySpec(steps(10, 50)...), "eks", "gke").stick("gke", true).say(v1alpha1.VerbPromote).is("Progressing eks=50 gke=50")
+		return w.pass(10 * time.Minute).is("Degraded eks=50 gke=50").says(v1alpha1.VerbPromote)
+	}
+	w := late().say(v1alpha1.VerbPromote).is("Paused eks=50 gke=50").says("waits for a person")
+	w.say(v1alpha1.VerbPromote).is("Progressing eks=100 gke=100").says("being programmed in gke")
+	w = late().say(v1alpha1.VerbPromoteFull).is("Progressing eks=100 gke=100")
+	w.pass(10 * time.Minute).is("Healthy eks=100 gke=100")
+}
+
 func TestASmallerWeightWaitsForNoLostCanary(t *testing.T) {
 	w := newRolloutWorld(t, canarySpec(steps(50, 10, 20)...), "eks", "gke").is("Paused eks=50 gke=50")
 	w.serves("gke", false).say(v1alpha1.VerbPromote).is("Paused eks=10 gke=10")

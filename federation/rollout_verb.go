@@ -28,8 +28,8 @@ type rolloutVerb struct {
 //	resume        | ends a pause that a person made                   | it is not paused by a person
 //	skip-analysis | ends the analysis of the step                     | the step is none
 //	promote       | ends the pause of the step, or of a person, and   | it measures, or a weight is being programmed
-//	              | the wait for clusters that do not serve, or for a |
-//	              | verdict                                           |
+//	              | the wait for clusters that do not serve, for a    |
+//	              | verdict, or for members that are late             |
 //	promote-full  | ends all pauses and analyses, up to the end       |
 //	pause         | stops before the next step                        | it is paused by a person
 //	abort         | everything goes back to the old side              | it was aborted
@@ -175,7 +175,7 @@ func (r *rollout) promote() string {
 	case r.undecided():
 	case step.analysis != nil:
 		return "it measures; to go on all the same, annotate it with " + v1alpha1.VerbSkipAnalysis
-	case step.weight != nil && len(r.waves[r.Wave].members) > 0 && r.absent(int(r.Wave)) == "":
+	case step.weight != nil && r.Phase != v1alpha1.RolloutDegraded && len(r.waves[r.Wave].members) > 0 && r.absent(int(r.Wave)) == "":
 		return fmt.Sprintf("nothing waits for a person: %d %% is being programmed", r.Weight)
 	case step.laysRules():
 		return fmt.Sprintf("nothing waits for a person: %s is being programmed", step.words())
