@@ -63,7 +63,7 @@ func (v RolloutView) ports() []int32 {
 	for _, rule := range intent(v.Route.Route).Spec.Rules {
 		for _, b := range rule.BackendRefs {
 			if b.Port != nil && o.concerns(rule, b, v.Route.Route.Namespace) {
-				ports = append(ports, int32(*b.Port))
+				ports = append(ports, *b.Port)
 			}
 		}
 	}

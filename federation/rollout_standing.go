@@ -3,6 +3,7 @@
 package federation
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 
@@ -96,16 +97,22 @@ func (c RolloutChecks) Standing() RolloutStanding {
 	case len(c.Exporters[key]) == 0:
 		return refused("no cluster exports %s: create a ServiceExport of that name next to its Service", key)
 	}
-	if problem := c.previewProblem(); problem != "" {
+	if problem := cmp.Or(c.previewProblem(), c.copiesProblem()); problem != "" {
 		return refused("%s", problem)
 	}
-	o := &overlay{TrafficRollout: c.Rollout, from: from, to: to}
+	return RolloutStanding{}
+}
+
+// copiesProblem says why the route cannot have the copies of rules that some step asks for; empty where it can.
+func (c RolloutChecks) copiesProblem() string {
+	o := &overlay{TrafficRollout: c.Rollout}
+	o.from, o.to = sidesOf(c.Rollout.Spec)
 	for _, pins := range o.pinsToCome() {
 		if _, problem := o.copies(c.Route, pins); problem != "" {
-			return refused("%s", problem)
+			return problem
 		}
 	}
-	return RolloutStanding{}
+	return ""
 }
 
 // uses tells whether the rules that are meant have a side among their backends.
