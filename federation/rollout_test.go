@@ -528,6 +528,7 @@ func TestRolloutsAreSound(t *testing.T) {
 			rolloutHappening(t, w)
 			w.settle()
 			checkVerdictOfAbort(t, w)
+			checkQuiet(t, w)
 		}
 	})
 }
@@ -630,6 +631,19 @@ func weightBefore(steps []rolloutStep, at int) int32 {
 		}
 	}
 	return weight
+}
+
+// checkQuiet: time alone changes nothing before the state says so. What a look changes wakes the next one.
+func checkQuiet(t *rapid.T, w *rolloutWorld) {
+	later := *w
+	later.rollout, later.check = w.rollout.DeepCopy(), nil
+	passes := time.Duration(rapid.Int64Range(0, int64(time.Hour)).Draw(t, "passes"))
+	if w.plan.WakeAfter > 0 {
+		passes = min(passes, w.plan.WakeAfter-1)
+	}
+	later.now = w.now.Add(passes)
+	later.advance()
+	require.Equal(t, w.rollout.Status, later.rollout.Status, "after %s, of %s", passes, w.plan.WakeAfter)
 }
 
 // checkVerdictOfAbort: whatever the state, one word takes everything back; unless the route itself has gone on.
