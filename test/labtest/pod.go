@@ -6,11 +6,15 @@ package labtest
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
+	"math"
 	"net"
 	"net/http"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -42,9 +46,26 @@ func FromPod(t testing.TB, cluster, prefix string) *http.Client {
 	}}
 }
 
-// TellPods posts a word, such as sick, to /control of the first pods of an app of the example by name, so many of them, or
-// to all where there are fewer.
+// TellPods posts a word, such as sick, to /control of the first pods of an app of the example by name, so many of them, or to all
+// where there are fewer.
 func TellPods(t testing.TB, member, app, word string, howMany int) {
+	t.Helper()
+	askPods(t, member, app, http.MethodPost, "/control/"+word, howMany)
+}
+
+// Arrived is how many requests the pods of an app of the example have had, mirrored ones too.
+func Arrived(t testing.TB, member, app string) (sum int) {
+	t.Helper()
+	for _, said := range askPods(t, member, app, http.MethodGet, "/count", math.MaxInt) {
+		count, err := strconv.Atoi(strings.TrimSpace(said))
+		require.NoError(t, err)
+		sum += count
+	}
+	return sum
+}
+
+// askPods asks each of the first pods of an app for a page, so many of them, from within the first.
+func askPods(t testing.TB, member, app, method, path string, howMany int) (answers []string) {
 	t.Helper()
 	var pods corev1.PodList
 	require.NoError(t, Cluster(t, member).List(context.Background(), &pods, client.InNamespace(Sample), client.MatchingLabels{"app": app}))
@@ -52,13 +73,16 @@ func TellPods(t testing.TB, member, app, word string, howMany int) {
 	slices.SortFunc(pods.Items, func(a, b corev1.Pod) int { return strings.Compare(a.Name, b.Name) })
 	from := FromPod(t, member, Sample+"/"+pods.Items[0].Name)
 	for _, pod := range pods.Items[:min(howMany, len(pods.Items))] {
-		req, err := http.NewRequestWithContext(context.Background(), http.MethodPost, fmt.Sprintf("http://%s:5000/control/%s", pod.Status.PodIP, word), http.NoBody)
+		req, err := http.NewRequestWithContext(context.Background(), method, fmt.Sprintf("http://%s:5000%s", pod.Status.PodIP, path), http.NoBody)
 		require.NoError(t, err)
 		resp, err := from.Do(req)
 		require.NoError(t, err)
-		require.NoError(t, resp.Body.Close())
+		body, err := io.ReadAll(resp.Body)
+		require.NoError(t, errors.Join(err, resp.Body.Close()))
 		require.Equal(t, http.StatusOK, resp.StatusCode)
+		answers = append(answers, string(body))
 	}
+	return answers
 }
 
 // dialAt makes a connection in the network namespace of a process. The caller's goroutine is to end after it: a

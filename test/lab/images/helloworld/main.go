@@ -5,6 +5,7 @@
 //	GET, POST /hello       Hello version: v1, cluster: eks, instance: helloworld-v1-…
 //	GET  /healthz          200 while ready, 503 otherwise
 //	GET  /status           200 while well, 500 otherwise; readiness says nothing of it
+//	GET  /count            how many requests /hello has had
 //	POST /control/unready  /control/ready  /control/crash   for tests
 //	POST /control/sick  /control/failing  /control/slow     /status, or /hello, answers 500; /hello after 2 s
 //	POST /control/well                                      none of these three any more
@@ -61,6 +62,7 @@ type app struct {
 	sick     atomic.Bool
 	failing  atomic.Bool
 	slow     atomic.Bool
+	asked    atomic.Int64
 	exit     func(int)
 	// slowness is how long an answer takes while the program is told to be slow.
 	slowness time.Duration
@@ -81,6 +83,7 @@ func (a *app) handler() http.Handler {
 	}
 	mux.HandleFunc("GET /healthz", a.health)
 	mux.HandleFunc("GET /status", a.status)
+	mux.HandleFunc("GET /count", func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprintln(w, a.asked.Load()) })
 	ills := map[string]*atomic.Bool{"sick": &a.sick, "failing": &a.failing, "slow": &a.slow}
 	for name, ill := range ills {
 		mux.HandleFunc("POST /control/"+name, func(http.ResponseWriter, *http.Request) { ill.Store(true) })
@@ -97,6 +100,7 @@ func (a *app) handler() http.Handler {
 }
 
 func (a *app) hello(w http.ResponseWriter, r *http.Request) {
+	a.asked.Add(1)
 	if a.slow.Load() {
 		select {
 		case <-time.After(a.slowness):

@@ -58,6 +58,16 @@ func TestSickIsNotUnready(t *testing.T) {
 	require.Equal(t, http.StatusOK, code("/status"))
 }
 
+// Whoever mirrors requests here throws the answers away: what arrived is asked for.
+func TestWhatArrivedIsCounted(t *testing.T) {
+	a := newApp(env(nil), nil)
+	call(t, a, http.MethodGet, "/hello")
+	call(t, a, http.MethodPost, "/hello")
+	call(t, a, http.MethodGet, "/healthz")
+	_, body := call(t, a, http.MethodGet, "/count")
+	require.Equal(t, "2\n", body)
+}
+
 // One that fails says who it is all the same, so that tests know whose answer it was.
 func TestAFailingOneStillNamesItself(t *testing.T) {
 	a := newApp(env(map[string]string{"CLUSTER": "gke"}), nil)
