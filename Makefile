@@ -72,7 +72,7 @@ test-unit: need-go $(REPORT) ## Unit, golden and property tests: seconds, no roo
 test-apiserver: need-go $(REPORT) ## The controllers against real API servers, with the race detector.
 	@$(if $(RACE),,echo "without the race detector, which needs a C compiler: apt-get install gcc libc6-dev";) \
 	assets=$${KUBEBUILDER_ASSETS:-$$($(GO) run ./cmd/isthmus-lab tools --envtest)}; \
-	KUBEBUILDER_ASSETS=$$assets $(SUITE) apiserver -- $(GO) test -json $(RACE) -count=1 -p 2 -timeout 15m -tags apiserver ./cmd/isthmus ./config/... ./controllers/... ./test/apiserver/...
+	KUBEBUILDER_ASSETS=$$assets $(SUITE) apiserver -- $(GO) test -json $(RACE) -count=1 -p 2 -timeout 25m -tags apiserver ./cmd/isthmus ./config/... ./controllers/... ./test/apiserver/...
 
 .PHONY: test-node
 test-node: need-go need-root $(REPORT) ## The lab's node agent with real pods. Needs root.
