@@ -333,6 +333,8 @@ func (s HealthState) released(could int, now time.Time) HealthState {
 // explain says why a fit backend takes less than its part: one of v1alpha1.Weight…, and words.
 func (r Recovery) explain(s HealthState, cluster string, readyPercent int) (reason, message string) {
 	switch {
+	case s.Phase == v1alpha1.HealthDrained:
+		return v1alpha1.WeightHolding, "it was drained, and returns once it is seen how it is"
 	case s.Phase == v1alpha1.HealthReturning:
 		return v1alpha1.WeightReturning, fmt.Sprintf("fit again, and given its part step by step: %d %% of it now", s.Percent)
 	case s.Phase == v1alpha1.HealthHolding && s.Percent == 0 && r.manual:

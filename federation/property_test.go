@@ -347,14 +347,14 @@ func TestPlansComeToRest(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := drawWorld(t, rapid.SampledFrom([]int{3, 5, 20}).Draw(t, "up to"))
 		w = w.holding(PlanRoute(w.RouteSnapshot), true).turned(t)
-		for range 3 {
+		for range 4 {
 			w = w.holding(PlanRoute(w.RouteSnapshot), true)
 		}
 		plan := PlanRoute(w.RouteSnapshot)
 		for _, m := range w.Members {
 			if planned := plan.Members[m.Name]; planned.Object != nil && m.Observed != nil {
 				require.Equal(t, m.Last, planned.Rules)
-				require.Equal(t, asJSON(t, m.Observed.Spec), asJSON(t, planned.Object.Spec), "three rounds are enough")
+				require.Equal(t, asJSON(t, m.Observed.Spec), asJSON(t, planned.Object.Spec), "four rounds are enough")
 			}
 		}
 		if len(w.Members) > 5 {

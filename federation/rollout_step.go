@@ -177,7 +177,7 @@ func (r *rollout) takeWeight(weight int32, wave rolloutWave) bool {
 		r.say(v1alpha1.RolloutProgressing, programming)
 		return false
 	}
-	if late := r.was.Phase == v1alpha1.RolloutDegraded; len(r.Lagging) > 0 && !(late && r.promoted()) {
+	if late := r.was.Phase == v1alpha1.RolloutDegraded; len(r.Lagging) > 0 && (!late || !r.promoted()) {
 		if late {
 			programming = "annotate it with " + v1alpha1.VerbPromote + " to go on all the same; " + programming
 		}

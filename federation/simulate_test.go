@@ -464,7 +464,8 @@ func (s *simulation) returnsUnseen() bool {
 	return slices.ContainsFunc(s.members, func(m simulated) bool {
 		return slices.ContainsFunc(lastRule(m.last, "0").Backends, func(b v1alpha1.PlannedBackend) bool {
 			phase := HealthOf(b).Phase
-			return Verdict(b.Verdict) == Unknown && (phase == v1alpha1.HealthReturning || phase == v1alpha1.HealthHolding)
+			return Verdict(b.Verdict) == Unknown && slices.Contains(
+				[]v1alpha1.HealthPhase{v1alpha1.HealthReturning, v1alpha1.HealthHolding, v1alpha1.HealthDrained}, phase)
 		})
 	})
 }
