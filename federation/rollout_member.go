@@ -25,7 +25,7 @@ type RolloutView struct {
 }
 
 // Members are the clusters that export any of the two sides, and what is seen of the new side in each. Of a move there is one, from
-// which it moves. One that has not been read yet is what is remembered of it.
+// which it moves, up to the end: that it exports no more is how a move ends. One that has not been read yet is what is remembered of it.
 func (v RolloutView) Members() []RolloutMember {
 	from, to := sidesOf(v.Rollout.Spec)
 	service := v.Route.Services[ServiceKey{v.Rollout.Namespace, to.Name}]
@@ -37,7 +37,7 @@ func (v RolloutView) Members() []RolloutMember {
 	}
 	members := make([]RolloutMember, 0, len(v.Route.Members))
 	for _, m := range v.Route.Members {
-		if from.Cluster != "" && from.Cluster != m.Name || !exporters[m.Name] {
+		if from.Cluster != "" && from.Cluster != m.Name || !exporters[m.Name] && !v.movesFrom(m.Name) {
 			continue
 		}
 		out := RolloutMember{Name: m.Name, Labels: v.Labels[m.Name]}
@@ -45,6 +45,14 @@ func (v RolloutView) Members() []RolloutMember {
 		members = append(members, out)
 	}
 	return members
+}
+
+// movesFrom tells whether a move has given away a part of what a cluster would serve.
+func (v RolloutView) movesFrom(cluster string) bool {
+	from, _ := sidesOf(v.Rollout.Spec)
+	return from.Cluster == cluster && slices.ContainsFunc(v.Rollout.Status.Clusters, func(c v1alpha1.RolloutCluster) bool {
+		return c.Cluster == cluster && c.Weight > 0
+	})
 }
 
 // exportersOf are the clusters that export a service, as far as known.

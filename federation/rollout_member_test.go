@@ -81,3 +81,22 @@ func TestAMoveIsOverOnlyWhenEverythingHasMoved(t *testing.T) {
 	require.Contains(t, away.Refused, "does not export helloworld")
 	require.False(t, away.Idle, "the import is away for a moment: it may come back")
 }
+
+// That the old cluster exports no more is seen in the route's snapshot before it is in the import: until both say so, what has
+// moved stays moved.
+func TestAMoveStaysWhileItsEndIsHalfSeen(t *testing.T) {
+	for _, weight := range []int32{50, 100} {
+		r := moving(weight)
+		v := viewed(rolledOver(t, 1, 1, r))
+		before := v.Members()
+		require.Len(t, before, 1)
+		service := v.Route.Services[sampleKey]
+		service.Members = slices.Clone(service.Members)
+		service.Members[0].Exported = false
+		v.Route.Services[sampleKey] = service
+		require.Equal(t, before, v.Members(), weight)
+	}
+	v := viewed(rolledOver(t, 1, 1, moving(0)))
+	v.Route.Services[sampleKey].Members[0].Exported = false
+	require.Empty(t, v.Members(), "nothing has moved")
+}
