@@ -48,15 +48,22 @@ func overlayOf(route *gatewayv1.HTTPRoute, rollouts []*v1alpha1.TrafficRollout) 
 	if r == nil || r.Status.Phase == "" {
 		return nil
 	}
-	o := &overlay{TrafficRollout: r, weights: map[string]int32{}}
+	o := writtenOverlay(r)
+	o.weights = map[string]int32{}
 	// What the status says is of the sides that it names: the spec may have changed since.
-	o.from, o.to = sidesOf(r.Spec)
 	if laid := r.Status.Laid; laid != nil {
 		o.from, o.to = laid.From, laid.To
 	}
 	for _, c := range r.Status.Clusters {
 		o.weights[c.Cluster] = c.Weight
 	}
+	return o
+}
+
+// writtenOverlay is a rollout as its spec has it, before anything is laid.
+func writtenOverlay(r *v1alpha1.TrafficRollout) *overlay {
+	o := &overlay{TrafficRollout: r}
+	o.from, o.to = sidesOf(r.Spec)
 	return o
 }
 
@@ -156,14 +163,9 @@ func scaleOf(sum uint64) uint64 {
 	return min(100*100, max(1, 1_000_000_000/max(1, sum)))
 }
 
-// switched tells whether the rollout is complete: everything that it moves is at the new side.
-func (o *overlay) switched() bool {
-	return len(o.weights) > 0 && !slices.ContainsFunc(o.Status.Clusters, func(c v1alpha1.RolloutCluster) bool { return c.Weight < 100 })
-}
-
 // standsFor tells whether the new side serves all of what an import is to serve, in every rule.
 func (o *overlay) standsFor(key ServiceKey) bool {
-	return o != nil && !o.moves() && o.Spec.Route.Rule == nil && o.switched() && key == ServiceKey{o.Namespace, o.from.Name}
+	return o != nil && !o.moves() && o.Spec.Route.Rule == nil && allMoved(o.Status) && key == ServiceKey{o.Namespace, o.from.Name}
 }
 
 // reaches tells whether a cluster belongs to a wave that is under way or done: what is said of requests with certain headers, and of
@@ -187,8 +189,7 @@ func (o *overlay) newRef(b gatewayv1.HTTPBackendRef) gatewayv1.HTTPBackendRef {
 
 // sticks tells whether clients are kept where they were: while the new side takes a share, and not yet everything.
 func (o *overlay) sticks() bool {
-	return o.Spec.Canary != nil && o.Spec.Canary.Sticky != nil && !o.switched() &&
-		slices.ContainsFunc(o.Status.Clusters, func(c v1alpha1.RolloutCluster) bool { return c.Weight > 0 })
+	return o.Spec.Canary != nil && o.Spec.Canary.Sticky != nil && anyMoved(o.Status) && !allMoved(o.Status)
 }
 
 // cookie is the value by which a client is known that this rollout, and no earlier one, sent to the new side.

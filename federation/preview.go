@@ -3,6 +3,7 @@
 package federation
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 
@@ -90,14 +91,7 @@ func (c RolloutChecks) previewProblem() string {
 func shareGateway(a, b *gatewayv1.HTTPRoute) bool {
 	type parent struct{ kind, namespace, name string }
 	of := func(ref gatewayv1.ParentReference, route *gatewayv1.HTTPRoute) parent {
-		p := parent{"Gateway", route.Namespace, string(ref.Name)}
-		if ref.Kind != nil {
-			p.kind = string(*ref.Kind)
-		}
-		if ref.Namespace != nil {
-			p.namespace = string(*ref.Namespace)
-		}
-		return p
+		return parent{cmp.Or(string(deref(ref.Kind)), "Gateway"), cmp.Or(string(deref(ref.Namespace)), route.Namespace), string(ref.Name)}
 	}
 	return slices.ContainsFunc(a.Spec.ParentRefs, func(x gatewayv1.ParentReference) bool {
 		return slices.ContainsFunc(b.Spec.ParentRefs, func(y gatewayv1.ParentReference) bool { return of(x, a) == of(y, b) })

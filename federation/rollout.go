@@ -104,7 +104,7 @@ func AdvanceRollout(s RolloutSnapshot) RolloutPlan {
 	}
 	r.deadline()
 	r.weigh()
-	plan := RolloutPlan{Status: r.TrafficRolloutStatus, Due: r.due, Unheard: r.unheard, Finalizer: r.moved() && !s.Standing.Idle}
+	plan := RolloutPlan{Status: r.TrafficRolloutStatus, Due: r.due, Unheard: r.unheard, Finalizer: anyMoved(r.TrafficRolloutStatus) && !s.Standing.Idle}
 	if !r.wake.IsZero() {
 		plan.WakeAfter = max(time.Millisecond, r.wake.Sub(s.Now))
 	}
@@ -177,6 +177,11 @@ func allMoved(s v1alpha1.TrafficRolloutStatus) bool {
 	return len(s.Clusters) > 0 && !slices.ContainsFunc(s.Clusters, func(c v1alpha1.RolloutCluster) bool { return c.Weight < 100 })
 }
 
+// anyMoved tells whether any requests go to the new side because of a rollout.
+func anyMoved(s v1alpha1.TrafficRolloutStatus) bool {
+	return slices.ContainsFunc(s.Clusters, func(c v1alpha1.RolloutCluster) bool { return c.Weight > 0 })
+}
+
 // inUse tells whether the spec of a rollout has been taken into use. A deletion counts up the generation, and begins nothing.
 func inUse(r *v1alpha1.TrafficRollout) bool {
 	return r.Status.Laid != nil && (r.Status.Laid.Generation == r.Generation || r.DeletionTimestamp != nil)
@@ -200,7 +205,8 @@ func (r *rollout) abort() bool {
 		return false
 	}
 	r.enter(0)
-	r.Paused, r.Promoted, r.StepStarted, r.AnalysisStarted, r.PreviewHostname = false, "", nil, nil, ""
+	r.Paused = false
+	r.rest()
 	r.say(v1alpha1.RolloutDegraded, fmt.Sprintf("aborted, and everything %s: %s; to begin again, change the spec or annotate it with %s",
 		r.wayBack(), r.Aborted, v1alpha1.VerbRetry))
 	return true
@@ -216,7 +222,7 @@ func (r *rollout) wayBack() string {
 		return fmt.Sprintf("goes to %s, which is being programmed in %s", side, strings.Join(r.Lagging, ", "))
 	case r.Kept:
 		return fmt.Sprintf("goes to %s as soon as that serves in some cluster; until then %s keeps what it had", side, newSide(r.Rollout.Spec))
-	case r.moved():
+	case anyMoved(r.TrafficRolloutStatus):
 		return "goes to " + side
 	}
 	return "is at " + side
@@ -227,7 +233,8 @@ func (r *rollout) retire() bool {
 		return false
 	}
 	r.enter(len(r.waves))
-	r.Retired, r.Aborted, r.Paused, r.Promoted, r.StepStarted, r.AnalysisStarted, r.PreviewHostname = true, "", false, "", nil, nil, ""
+	r.Retired, r.Aborted, r.Paused = true, "", false
+	r.rest()
 	if from, _ := sidesOf(r.Rollout.Spec); from.Cluster != "" {
 		r.say(v1alpha1.RolloutHealthy, fmt.Sprintf("%s exports %s no more: this rollout can be deleted", from.Cluster, from.Name))
 		return true
@@ -279,7 +286,7 @@ func (r *rollout) walk() bool {
 		r.enter(int(r.Wave) + 1)
 		r.startWave()
 	}
-	r.Promoted, r.StepStarted, r.AnalysisStarted, r.PreviewHostname = "", nil, nil, ""
+	r.rest()
 	r.say(v1alpha1.RolloutHealthy, r.finished())
 	return true
 }
@@ -287,6 +294,11 @@ func (r *rollout) walk() bool {
 // enter takes the rollout to a wave before its first step, at which nothing of it is at the new side.
 func (r *rollout) enter(wave int) {
 	r.Wave, r.Step, r.Weight, r.HeaderRoute, r.Mirror = int32(wave), 0, 0, nil, 0
+}
+
+// rest ends what belongs to steps: nothing is under way any more.
+func (r *rollout) rest() {
+	r.Promoted, r.StepStarted, r.AnalysisStarted, r.PreviewHostname = "", nil, nil, ""
 }
 
 // complete tells whether all waves are done.
@@ -451,11 +463,6 @@ func (r *rollout) weightOf(wave int) int32 {
 		return 100
 	}
 	return r.Weight
-}
-
-// moved tells whether any requests go to the new side because of the rollout.
-func (r *rollout) moved() bool {
-	return slices.ContainsFunc(r.Clusters, func(c v1alpha1.RolloutCluster) bool { return c.Weight > 0 })
 }
 
 // wavesOf are the waves with the members that belong to each: the first that selects them. One that has a share already stays in the

@@ -65,8 +65,7 @@ func exportersOf(s ServiceSnapshot) []string {
 
 // ports by which the route names the old side, and so the new one.
 func (v RolloutView) ports() []int32 {
-	o := &overlay{TrafficRollout: v.Rollout}
-	o.from, o.to = sidesOf(v.Rollout.Spec)
+	o := writtenOverlay(v.Rollout)
 	var ports []int32
 	for _, rule := range intent(v.Route.Route).Spec.Rules {
 		for _, b := range rule.BackendRefs {

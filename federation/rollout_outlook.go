@@ -121,7 +121,7 @@ func (r *rollout) usefulVerbs() []string {
 	for _, v := range rolloutVerbs {
 		tried := *r
 		_, verb, _ := strings.Cut(v.name, "/")
-		vain := v.name == v1alpha1.VerbAbort && r.Standing.Refused != "" && !r.moved()
+		vain := v.name == v1alpha1.VerbAbort && r.Standing.Refused != "" && !anyMoved(r.TrafficRolloutStatus)
 		if !vain && v.do(&tried) == "" {
 			out = append(out, verb)
 		}

@@ -105,8 +105,7 @@ func (c RolloutChecks) Standing() RolloutStanding {
 
 // copiesProblem says why the route cannot have the copies of rules that some step asks for; empty where it can.
 func (c RolloutChecks) copiesProblem() string {
-	o := &overlay{TrafficRollout: c.Rollout}
-	o.from, o.to = sidesOf(c.Rollout.Spec)
+	o := writtenOverlay(c.Rollout)
 	for _, pins := range o.pinsToCome() {
 		if _, problem := o.copies(c.Route, pins); problem != "" {
 			return problem

@@ -425,7 +425,7 @@ func (s routePlanner) expandBackend(m RouteMember, rule routedRule, b gatewayv1.
 	port, problem := s.resolve(key, b.BackendObjectReference)
 	laid := s.overlay.concerns(rule.HTTPRouteRule, b, s.Route.Namespace)
 	switch {
-	case problem != nil && laid && s.overlay.switched():
+	case problem != nil && laid && allMoved(s.overlay.Status):
 		return s.expandBackend(m, rule, s.overlay.newRef(b))
 	case problem != nil:
 		return []slot{unresolvedSlot(key, b, problem.Message)}, ""

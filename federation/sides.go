@@ -282,11 +282,8 @@ func (s sides) slotOf(side sideRef, c Candidate, message string) slot {
 	e := slot{ref: s.refTo(side, c.Cluster), served: c.Serving(), absence: absenceOf(c), spare: 2 + c.distance(s.member.Member),
 		planned: v1alpha1.PlannedBackend{Import: side.key.String(), Port: side.port, Cluster: c.Cluster, Verdict: string(c.Finding.Verdict),
 			Reason: v1alpha1.WeightByRollout, Message: message, Health: c.State.record(c.Endpoints)}}
-	switch {
-	case c.Resolving:
-		e.planned.Reason, e.planned.Message = v1alpha1.WeightResolving, "new here: weight follows once the member has resolved it"
-	case !c.Serving():
-		e.planned.Reason, e.planned.Message = weightOut(c.Finding.Verdict, c.Before), c.Finding.Message
+	if e.absence.reason != "" {
+		e.planned.Reason, e.planned.Message = e.absence.reason, e.absence.message
 	}
 	return e
 }

@@ -293,11 +293,10 @@ func (o outcome) partsOf(i int, c Candidate) uint32 {
 
 // why is the reason of a candidate's share where it is not held, and its words.
 func (s splitter) why(i int, c Candidate, o outcome) (reason, message string) {
+	if a := absenceOf(c); a.reason != "" {
+		return a.reason, a.message
+	}
 	switch {
-	case c.Resolving:
-		return v1alpha1.WeightResolving, "new here: weight follows once the member has resolved it"
-	case !c.Serving():
-		return weightOut(c.Finding.Verdict, c.Before), c.Finding.Message
 	case o.parts[i] > 0 && c.blocked:
 		return v1alpha1.WeightDrainBlocked, fmt.Sprintf("serves in spite of TrafficOverride %s, because no other cluster can", c.Drained)
 	case o.over[i]:
